@@ -1,0 +1,252 @@
+"""The application: parts joined on one origin, with health, readiness, metrics and one way to answer errors.
+
+Our own operational paths live under ``/-/``, where no part may stand, because iExec's market owns ``/version``,
+``/metrics`` and ``/docs`` on the same origin.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from cloister import __version__
+from cloister.errors import CloisterError, ConfigurationError, quoted
+from cloister.services import failures
+from cloister.services.edge import CapOf, Edge, EdgeLimits, Meter, error_log
+from cloister.services.part import Failure, Part, RendersFailures, marked_body_cap
+from cloister.services.server import BackgroundServer, serve
+
+__all__ = ["ApplicationSettings", "BackgroundServer", "build_application", "serve"]
+
+log = logging.getLogger("cloister.application")
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSettings:
+    """Settings of the skeleton; ``threads`` bounds how many endpoints run at once (each runs in a thread)."""
+
+    limits: EdgeLimits = field(default_factory=EdgeLimits)
+    threads: int = 100
+    cors_origins: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ConfigurationError(f"threads must be at least 1, not {self.threads}")
+
+
+def build_application(
+    parts: Sequence[Part],
+    *,
+    settings: ApplicationSettings | None = None,
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
+    """Join parts on one origin.
+
+    Parts start in the given order with the application and stop in reverse. ``registry`` lets parts add their own
+    metrics to the page at ``/-/metrics``.
+
+    Raises:
+        ConfigurationError: two parts share a name or a method and path, or a part claims a path under ``/-/``.
+    """
+    settings = settings or ApplicationSettings()
+    meter = Meter(registry if registry is not None else CollectorRegistry())
+    ownership = _Ownership()
+    state = _State(tuple(parts))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.threads
+        try:
+            await anyio.to_thread.run_sync(state.start)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(state.stop)
+
+    app = FastAPI(
+        title="Cloister",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/-/openapi.json",
+        redirect_slashes=False,
+    )
+    for part in parts:
+        router = part.router()
+        ownership.claim(part, router)
+        app.include_router(router)
+    app.include_router(_operations(state, meter))
+    _install_handlers(app, ownership)
+    app.add_middleware(
+        Edge,
+        limits=settings.limits,
+        meter=meter,
+        render=ownership.render,
+        cap_of=ownership.cap_of(settings.limits.max_body),
+    )
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Content-Length", "Content-Range", "ETag", "X-Ipfs-Path", "X-Ipfs-Roots", "X-Request-Id"],
+        max_age=3600,
+    )
+    return app
+
+
+class _State:
+    """Which parts run. Starting and stopping happen on one thread at a time; readiness reads a flag."""
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        names = [part.name for part in parts]
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"two parts share a name: {', '.join(names)}")
+        self.parts = parts
+        self._running: list[Part] = []
+        self.started = False
+
+    def start(self) -> None:
+        for part in self.parts:
+            # Counted before it starts: a part that fails half-way still gets its stop, which must bear that.
+            self._running.append(part)
+            part.start()
+        self.started = True
+
+    def stop(self) -> None:
+        self.started = False
+        while self._running:
+            part = self._running.pop()
+            try:
+                part.stop()
+            except Exception:
+                log.exception("part %s did not stop cleanly", part.name)
+
+
+class _Ownership:
+    """Which part owns a path, for error bodies, and which cap a route has."""
+
+    def __init__(self) -> None:
+        self._by_segment: dict[str, Part] = {}
+        self._seen: dict[tuple[str, str], str] = {}
+        self._capped: list[tuple[APIRoute, int | None]] = []
+
+    def claim(self, part: Part, router: APIRouter) -> None:
+        for route in router.routes:
+            if not isinstance(route, APIRoute):
+                raise ConfigurationError(f"part {part.name} has a route that is not an HTTP endpoint: {quoted(route)}")
+            if route.path.startswith("/-/") and part.name not in _OPERATIONAL_PARTS:
+                raise ConfigurationError(f"part {part.name} claims {route.path}: paths under /-/ are operational")
+            for method in route.methods or ():
+                other = self._seen.setdefault((method, route.path), part.name)
+                if other != part.name:
+                    raise ConfigurationError(f"parts {other} and {part.name} both serve {method} {route.path}")
+            segment = _first_segment(route.path)
+            if segment and "{" not in segment:
+                self._by_segment.setdefault(segment, part)
+            mark = marked_body_cap(route.endpoint)
+            if mark:
+                self._capped.append((route, mark[0]))
+
+    def render(self, path: str, failure: Failure) -> Response:
+        """Render with the owner's renderer when it has one."""
+        part: object = self._by_segment.get(_first_segment(path))
+        response = (
+            part.render_failure(failure) if isinstance(part, RendersFailures) else failures.render_failure(failure)
+        )
+        for name, value in failure.headers:
+            response.headers.setdefault(name, value)
+        return response
+
+    def cap_of(self, default: int) -> CapOf:
+        def find(scope: Scope) -> int | None:
+            for route, cap in self._capped:
+                if route.matches(scope)[0] is Match.FULL:
+                    return cap
+            return default
+
+        return find
+
+
+_OPERATIONAL_PARTS = frozenset({"network"})
+"""Parts that may stand under ``/-/``: the description of the network is operational by nature."""
+
+
+def _first_segment(path: str) -> str:
+    return path.lstrip("/").partition("/")[0]
+
+
+def _install_handlers(app: FastAPI, ownership: _Ownership) -> None:
+    async def tree(request: Request, error: Exception) -> Response:
+        assert isinstance(error, CloisterError)  # noqa: S101 - the framework dispatches by type
+        failure = failures.describe_error(error)
+        if failure is None:
+            identifier = request.state.request_id
+            error_log.error("our own error %s in %s %s", identifier, request.method, request.url.path, exc_info=error)
+            failure = failures.internal_failure(identifier)
+        return ownership.render(request.url.path, failure)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        return ownership.render(request.url.path, failures.describe_http_exception(error))
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return ownership.render(request.url.path, failures.describe_validation_error(error))
+
+    app.add_exception_handler(CloisterError, tree)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, validation)
+
+
+def _operations(state: _State, meter: Meter) -> APIRouter:
+    router = APIRouter(prefix="/-", tags=["operations"])
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """The process answers. Says nothing of the parts, so that a slow dependency does not get the process killed."""
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    def ready() -> JSONResponse:
+        """Every part can serve: 200, else 503 and which part cannot."""
+        report: dict[str, str] = {}
+        for part in state.parts:
+            report[part.name] = _readiness(part) if state.started else "starting or stopping"
+        good = state.started and all(text == "ok" for text in report.values())
+        return JSONResponse({"ready": good, "parts": report}, status_code=200 if good else 503)
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(meter.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @router.get("/version")
+    async def version() -> dict[str, object]:
+        return {"version": __version__, "parts": [part.name for part in state.parts]}
+
+    return router
+
+
+def _readiness(part: Part) -> str:
+    try:
+        part.check_ready()
+    except CloisterError as error:
+        return error.message if error.http_status != 500 else failures.INTERNAL_TEXT
+    except Exception:
+        log.exception("readiness check of part %s failed", part.name)
+        return failures.INTERNAL_TEXT
+    return "ok"

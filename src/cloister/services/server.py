@@ -1,0 +1,181 @@
+"""Serve an application: in the foreground until a signal, or in a thread of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cloister.errors import UnavailableError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.types import ASGIApp
+
+MAX_HEAD = 64 * 1024
+"""Most bytes of request line and headers that are kept while incomplete."""
+
+HEAD_SECONDS = 10.0
+"""Longest time from the first byte of a request (or from the connection) to the end of its headers."""
+
+GRACE_SECONDS = 10
+"""How long a stopping server waits for answers under way."""
+
+
+class _GuardedProtocol(H11Protocol):
+    """HTTP/1.1 that drops peers who open a connection and then send their headers slowly or never."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watch()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        # Before the first request there is no cycle, whatever the base class's annotation says.
+        fresh = cast("object | None", self.cycle) is None
+        waiting = self.conn.their_state is h11.IDLE and (fresh or bool(self.conn.trailing_data[0]))
+        if not waiting:
+            self._stop_watch()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._drop)
+
+    def _stop_watch(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _drop(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def _configuration(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_GuardedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # the edge writes its own line, without query strings
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=MAX_HEAD,
+        backlog=1024,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"cannot listen on {host} port {port}: {error.strerror}", hint="is another server using this port?"
+        ) from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def _origin(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Serve until SIGINT or SIGTERM, then let answers under way end (at most ``GRACE_SECONDS``) and stop the parts.
+
+    Raises:
+        UnavailableError: the port is taken, or a part did not start (the log says why).
+    """
+    listener = _listen(host, port)
+    try:
+        server = uvicorn.Server(_configuration(app, host, port))
+        with contextlib.suppress(SystemExit):  # uvicorn's way to say that the application did not start
+            server.run(sockets=[listener])
+    finally:
+        listener.close()
+    if not server.started:
+        raise UnavailableError("the application did not start", hint="the log names the part that failed")
+
+
+class BackgroundServer:
+    """An application served from a thread of this process, on a port of the system's choice unless one is given.
+
+    ``with BackgroundServer(app) as server: server.url``. Start and stop from one thread.
+    """
+
+    def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._listener = _listen(host, port)
+        self.url = _origin(host, self._listener)
+        self._server = uvicorn.Server(_configuration(app, host, port))
+        self._ended = threading.Event()
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"serve {self.url}", daemon=True)
+
+    def start(self, *, timeout: float = 30.0) -> None:
+        """Return once requests are answered.
+
+        Raises:
+            UnavailableError: a part did not start, or not within ``timeout`` seconds.
+        """
+        self._thread.start()
+        step = 0.01
+        for _ in range(max(1, int(timeout / step))):
+            if self._server.started:
+                return
+            if self._ended.wait(step):
+                break
+        self.stop()
+        raise UnavailableError("the application did not start", hint="the log names the part that failed")
+
+    def stop(self) -> None:
+        """Stop taking requests, let those under way end, stop the parts. Safe to call twice."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(GRACE_SECONDS + 20)
+        self._listener.close()
+
+    def _run(self) -> None:
+        try:
+            with contextlib.suppress(SystemExit):
+                self._server.run(sockets=[self._listener])
+        finally:
+            self._ended.set()
+
+    def __enter__(self) -> BackgroundServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
