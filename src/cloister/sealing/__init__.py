@@ -1,0 +1,1 @@
+"""Formats of ciphertext: content streams, key envelopes, sealed results, and the formats of iExec's clients. Pure."""
