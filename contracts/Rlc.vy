@@ -12,7 +12,7 @@ interface TokenSpender:
 
 
 event Transfer:
-    _from: indexed(address)
+    sender: indexed(address)
     to: indexed(address)
     value: uint256
 
@@ -36,7 +36,7 @@ allowance: public(HashMap[address, HashMap[address, uint256]])
 @deploy
 def __init__():
     self.balanceOf[msg.sender] = totalSupply
-    log Transfer(_from=empty(address), to=msg.sender, value=totalSupply)
+    log Transfer(sender=empty(address), to=msg.sender, value=totalSupply)
 
 
 @external
@@ -93,4 +93,4 @@ def _move(sender: address, to: address, amount: uint256):
     assert amount <= held, "ERC20: transfer amount exceeds balance"
     self.balanceOf[sender] = held - amount
     self.balanceOf[to] += amount
-    log Transfer(_from=sender, to=to, value=amount)
+    log Transfer(sender=sender, to=to, value=amount)

@@ -13,7 +13,7 @@
 """
 
 event Transfer:
-    _from: indexed(address)
+    sender: indexed(address)
     to: indexed(address)
     tokenId: indexed(uint256)
 
@@ -273,7 +273,7 @@ def _mint(to: address, token_id: uint256, extra: uint256):
     self._numbered[number] = token_id
     place: uint256 = self._append(to, number)
     self._records[token_id] = convert(to, uint256) | (place << PLACE_SHIFT) | (extra << EXTRA_SHIFT)
-    log Transfer(_from=empty(address), to=to, tokenId=token_id)
+    log Transfer(sender=empty(address), to=to, tokenId=token_id)
 
 
 @internal
@@ -291,4 +291,4 @@ def _transfer(_from: address, to: address, token_id: uint256):
     number: uint256 = self._remove(owner, (record >> PLACE_SHIFT) & LANE_MASK)
     place: uint256 = self._append(to, number)
     self._records[token_id] = convert(to, uint256) | (place << PLACE_SHIFT) | ((record >> EXTRA_SHIFT) << EXTRA_SHIFT)
-    log Transfer(_from=owner, to=to, tokenId=token_id)
+    log Transfer(sender=owner, to=to, tokenId=token_id)

@@ -29,13 +29,18 @@ class Suite:
     workerpool_entry: Any
 
     def app(self, address: str) -> Any:
-        return self.app_entry.at(address, nowarn=True)
+        return self.app_entry.at(address)
 
     def dataset(self, address: str) -> Any:
-        return self.dataset_entry.at(address, nowarn=True)
+        return self.dataset_entry.at(address)
 
     def workerpool(self, address: str) -> Any:
-        return self.workerpool_entry.at(address, nowarn=True)
+        return self.workerpool_entry.at(address)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # An entry is a proxy, so its bytes are never those of the code that reads it.
+    config.addinivalue_line("filterwarnings", "ignore:casted bytecode:UserWarning")
 
 
 @pytest.fixture(scope="session")
