@@ -1,0 +1,1 @@
+"""One module per kind of evidence: it checks the signature chain and answers with plain claims."""
