@@ -69,6 +69,7 @@ class Database:
                 Session(self.engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
+                session.connection()  # begins now, so that a busy database is met before the caller's first step
                 yield session
         finally:
             self._inside.writing = False

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from tests.services.application.parts import SECRET, Bazaar, Faulty, Shelf
 
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister.services.application import ApplicationSettings, BackgroundServer, build_application
 from cloister.services.edge import EdgeLimits
-from tests.services.application.parts import SECRET, Bazaar, Faulty, Shelf
 
 SETTINGS = ApplicationSettings(
     limits=EdgeLimits(max_body=1000, max_target=2000, max_headers=30, max_header_bytes=4000, body_idle_seconds=0.5)

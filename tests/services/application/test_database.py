@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select,
 
 from cloister.errors import ConfigurationError, Conflict, UnavailableError
 from cloister.services.database import Database, open_database, upgrade
-from tests.support.databases import database_url  # noqa: F401 - a fixture
 
 metadata = MetaData()
 counters = Table(
@@ -29,17 +29,18 @@ def upgrade() -> None:
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
+def database(database_url: str) -> Iterator[Database]:
     opened = open_database(database_url)
     metadata.create_all(opened.engine)
     with opened.session_scope() as session:
         session.execute(insert(counters).values(name="a", value=0))
-    return opened
+    yield opened
+    opened.close()
 
 
 def read(database: Database) -> dict[str, int]:
     with database.read_scope() as session:
-        return {name: value for name, value in session.execute(select(counters))}
+        return {row.name: row.value for row in session.execute(select(counters))}
 
 
 def test_a_scope_that_raises_leaves_nothing(database: Database) -> None:

@@ -76,7 +76,9 @@ class ReplayGuard:
 class RequestAuthenticator:
     """A FastAPI dependency that gives the proven caller.
 
-    ``caller: Annotated[AuthenticatedRequest, Depends(authenticator)]``. Call ``start`` from the part's ``start``.
+    ``proven = Depends(authenticator)`` outside, ``caller: AuthenticatedRequest = proven`` in the endpoint's
+    signature: under postponed annotations FastAPI cannot see a local name inside ``Annotated``. Call ``start`` from
+    the part's ``start``.
     """
 
     def __init__(
