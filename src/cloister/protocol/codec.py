@@ -5,6 +5,8 @@ Keccak-256 is the original Keccak (Ethereum's), not SHA3-256. Addresses print as
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -163,6 +165,66 @@ def parse_uint(name: str, value: object, *, maximum: int = UINT256_MAX) -> int:
     if not 0 <= value <= maximum:
         raise DecodeError(f"{name}: {quoted(str(value)[:130])} is out of range 0..{quoted(str(maximum))}")
     return value
+
+
+def parse_text(name: str, value: object, *, cap: int) -> str:
+    """Return ``value`` when it is text of at most ``cap`` characters. The value is never repeated in an error.
+
+    Raises:
+        DecodeError: not a string.
+        TooLarge: longer.
+    """
+    if not isinstance(value, str):
+        raise DecodeError(f"{name}: expected a string")
+    if len(value) > cap:
+        raise TooLarge(f"{name}: {len(value)} characters are more than the cap of {cap}")
+    return value
+
+
+def parse_address(name: str, value: object) -> Address:
+    """Read an address, naming the member it stands in.
+
+    Raises:
+        DecodeError: not ``0x`` and 40 hex digits.
+    """
+    try:
+        return Address(value) if isinstance(value, str) else Address(repr(value))
+    except DecodeError as error:
+        raise DecodeError(f"{name}: {error.message}") from error
+
+
+def parse_word(name: str, value: object) -> Bytes32:
+    """Read a 32-byte word, naming the member it stands in.
+
+    Raises:
+        DecodeError: not ``0x`` and 64 hex digits.
+    """
+    try:
+        return Bytes32(value) if isinstance(value, str) else Bytes32(repr(value))
+    except DecodeError as error:
+        raise DecodeError(f"{name}: {error.message}") from error
+
+
+def parse_base64(name: str, value: object, *, cap: int) -> bytes:
+    """Read standard base64 of at most ``cap`` bytes. The value is never repeated in an error: it may be a secret.
+
+    Raises:
+        DecodeError: not base64.
+        TooLarge: longer.
+    """
+    text = parse_text(name, value, cap=4 * (cap // 3 + 1))
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise DecodeError(f"{name}: not base64") from None
+    if len(raw) > cap:
+        raise TooLarge(f"{name}: {len(raw)} bytes are more than the cap of {cap}")
+    return raw
+
+
+def build_base64(raw: bytes) -> str:
+    """Write standard base64 with padding."""
+    return base64.b64encode(raw).decode("ascii")
 
 
 def check_keys(
