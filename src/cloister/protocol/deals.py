@@ -4,37 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from cloister.errors import InputError
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32, check_uint, keccak256
 from cloister.protocol.tags import NO_TAG, TEE, Tag
-from cloister.protocol.tasks import task_id
-
-CONTRIBUTION_RATIO: Final = 7
-"""Category times until contributions close."""
-REVEAL_RATIO: Final = 2
-"""Category times that contributors have to reveal."""
-FINAL_RATIO: Final = 10
-"""Category times until a task is dead and may be claimed."""
+from cloister.protocol.tasks import CONTRIBUTION_RATIO as CONTRIBUTION_RATIO
+from cloister.protocol.tasks import FINAL_RATIO as FINAL_RATIO
+from cloister.protocol.tasks import REVEAL_RATIO as REVEAL_RATIO
+from cloister.protocol.tasks import Deadlines as Deadlines
+from cloister.protocol.tasks import deadlines as deadlines
+from cloister.protocol.tasks import task_id as task_id
 
 
 def deal_id(request_hash: Bytes32, consumed: int) -> Bytes32:
     """Return the id of the deal that a request makes when ``consumed`` of its volume was used before."""
     return Bytes32.from_raw(keccak256(request_hash.raw + check_uint("consumed", consumed).to_bytes(32, "big")))
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """When a task of a deal closes, in unix seconds of the block's clock."""
-
-    contribution: int
-    final: int
-
-
-def deadlines(start_time: int, clock: int) -> Deadlines:
-    """Return the deadlines of tasks: ``start_time`` of the deal, ``clock`` the category's ``workClockTimeRef``."""
-    return Deadlines(start_time + CONTRIBUTION_RATIO * clock, start_time + FINAL_RATIO * clock)
 
 
 @dataclass(frozen=True, slots=True)

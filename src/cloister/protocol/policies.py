@@ -2,8 +2,8 @@
 
 The policy's hash stands in the ``salt`` of the dataset order: 4 bytes of tag, then the first 28 bytes of the hash. So
 the owner's one signature covers order and policy, iExec's contract and clients see a normal order, and an SMS that
-meets the tag without the policy refuses. The policy's own ``nonce`` keeps two grants of one policy apart (equal orders would
-share one count) and keeps its content from being guessed from the salt.
+meets the tag without the policy refuses. The policy's own ``nonce`` keeps two grants of one policy apart (equal
+orders would share one count) and keeps its content from being guessed from the salt.
 """
 
 from __future__ import annotations

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from cloister.protocol.codec import Address, Bytes32, check_uint, keccak256
+
+CONTRIBUTION_RATIO: Final = 7
+"""Category times until contributions close."""
+REVEAL_RATIO: Final = 2
+"""Category times that contributors have to reveal."""
+FINAL_RATIO: Final = 10
+"""Category times until a task is dead and may be claimed."""
 
 
 class TaskStatus(IntEnum):
@@ -32,6 +39,19 @@ class ContributionStatus(IntEnum):
 def task_id(deal_id: Bytes32, index: int) -> Bytes32:
     """Return ``keccak256(deal id || index)``."""
     return Bytes32.from_raw(keccak256(deal_id.raw + check_uint("index", index).to_bytes(32, "big")))
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """When a task of a deal closes, in unix seconds of the block's clock."""
+
+    contribution: int
+    final: int
+
+
+def deadlines(start_time: int, clock: int) -> Deadlines:
+    """Return the deadlines of tasks: ``start_time`` of the deal, ``clock`` the category's ``workClockTimeRef``."""
+    return Deadlines(start_time + CONTRIBUTION_RATIO * clock, start_time + FINAL_RATIO * clock)
 
 
 @dataclass(frozen=True, slots=True)
