@@ -76,7 +76,7 @@ class HpkePublicKey:
 class HpkePrivateKey:
     """The private half: ``raw`` is X-Wing's 32-byte seed. Never shown by repr, not picklable."""
 
-    __slots__ = ("_key", "_seed", "public_key")
+    __slots__ = ("_key", "_seed", "public")
 
     def __init__(self, raw: bytes) -> None:
         """Raises InputError when ``raw`` is not 32 bytes."""
@@ -87,7 +87,7 @@ class HpkePrivateKey:
         post_quantum = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
         classical = X25519PrivateKey.from_private_bytes(expanded[64:])
         self._key: MLKEM768X25519PrivateKey | None = MLKEM768X25519PrivateKey(post_quantum, classical)
-        self.public_key = HpkePublicKey(
+        self.public = HpkePublicKey(
             post_quantum.public_key().public_bytes_raw() + classical.public_key().public_bytes_raw()
         )
 
@@ -116,7 +116,7 @@ class HpkePrivateKey:
         return _SUITE.decrypt(sealed, self._key, info)
 
     def __repr__(self) -> str:
-        return f"HpkePrivateKey({self.public_key.key_id[:16]}…, hidden)"
+        return f"HpkePrivateKey({self.public.key_id[:16]}…, hidden)"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HpkePrivateKey) and hmac.compare_digest(self._seed, other._seed)

@@ -27,8 +27,8 @@ MAX_KEY_TEXT = 256
 class ContentFormat(enum.Enum):
     """How content is encrypted; the value is the prefix in the key's text."""
 
-    NATIVE = "AES256_GCM_HKDF_1MB"
-    IEXEC = "AES256_CBC"
+    AES256_GCM_HKDF_1MB = "AES256_GCM_HKDF_1MB"
+    AES256_CBC = "AES256_CBC"
 
 
 class ContentKey:
@@ -69,7 +69,7 @@ class ContentKey:
 
 
 def generate_content_key(
-    entropy: Callable[[int], bytes], content_format: ContentFormat = ContentFormat.NATIVE
+    entropy: Callable[[int], bytes], content_format: ContentFormat = ContentFormat.AES256_GCM_HKDF_1MB
 ) -> ContentKey:
     """Make a fresh key. ``entropy(n)`` gives n random bytes (``os.urandom``)."""
     return ContentKey(content_format, entropy(KEY_SIZE))
@@ -79,13 +79,13 @@ def parse_content_key(text: str) -> ContentKey:
     """Read a key from its text. The text is secret, so the error never repeats it. Raises InputError."""
     prefix, colon, body = text.strip()[:MAX_KEY_TEXT].rpartition(":")
     if not colon:
-        content_format = ContentFormat.IEXEC
-    elif prefix == ContentFormat.NATIVE.value:
-        content_format = ContentFormat.NATIVE
+        content_format = ContentFormat.AES256_CBC
+    elif prefix == ContentFormat.AES256_GCM_HKDF_1MB.value:
+        content_format = ContentFormat.AES256_GCM_HKDF_1MB
     else:
         raise InputError(
             "the content key names a format that is not known here",
-            hint=f"known: {ContentFormat.NATIVE.value}:<base64>, or 32 bytes in base64 as iExec's clients write it",
+            hint=f"known: {ContentFormat.AES256_GCM_HKDF_1MB.value}:<base64>, or bare base64 as iExec writes it",
         )
     try:
         raw = base64.b64decode(body, validate=True)
@@ -99,26 +99,26 @@ def parse_content_key(text: str) -> ContentKey:
 def build_content_key(key: ContentKey) -> str:
     """Write a key as the text that the SMS stores. The result is secret."""
     body = base64.b64encode(key.raw).decode()
-    return body if key.format is ContentFormat.IEXEC else f"{key.format.value}:{body}"
+    return body if key.format is ContentFormat.AES256_CBC else f"{key.format.value}:{body}"
 
 
 def seal_content(key: ContentKey, chunks: Iterable[Buffer], *, entropy: Callable[[int], bytes]) -> Iterator[bytes]:
     """Encrypt ``chunks`` in the key's format, in constant memory, with fresh salt and nonces from ``entropy``."""
     match key.format:
-        case ContentFormat.NATIVE:
+        case ContentFormat.AES256_GCM_HKDF_1MB:
             return stream.seal_stream(
                 key.raw, chunks, salt=entropy(stream.SALT_SIZE), nonce_prefix=entropy(stream.NONCE_PREFIX_SIZE)
             )
-        case ContentFormat.IEXEC:
+        case ContentFormat.AES256_CBC:
             return iexec.seal_cbc(key.raw, chunks, iv=entropy(iexec.IV_SIZE))
 
 
 def sealed_content_size(content_format: ContentFormat, plain: int) -> int:
     """Bytes that ``plain`` bytes take once encrypted in that format."""
     match content_format:
-        case ContentFormat.NATIVE:
+        case ContentFormat.AES256_GCM_HKDF_1MB:
             return stream.sealed_size(plain)
-        case ContentFormat.IEXEC:
+        case ContentFormat.AES256_CBC:
             return iexec.sealed_cbc_size(plain)
 
 
@@ -129,7 +129,7 @@ def open_content(key: ContentKey, chunks: Iterable[Buffer]) -> Iterator[bytes]:
     format proves every segment, but a cut only at the end. Raises VerificationError.
     """
     match key.format:
-        case ContentFormat.NATIVE:
+        case ContentFormat.AES256_GCM_HKDF_1MB:
             return stream.open_stream(key.raw, chunks)
-        case ContentFormat.IEXEC:
+        case ContentFormat.AES256_CBC:
             return iexec.open_cbc(key.raw, chunks)

@@ -17,7 +17,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO, BinaryIO
+from typing import IO
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -137,7 +137,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def open_result_rsa(private_key: RSAPrivateKey, archive: BinaryIO) -> Iterator[bytes]:
+def open_result_rsa(private_key: RSAPrivateKey, archive: IO[bytes]) -> Iterator[bytes]:
     """Open a result archive (a seekable file); yields the inner zip.
 
     Nothing built from the output may be used before the iterator has ended. Raises VerificationError with one text

@@ -1,0 +1,1 @@
+"""What is inside protected data: schema, values, archive, and the reader that iApps use. Standard library only."""
