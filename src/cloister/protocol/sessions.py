@@ -60,6 +60,7 @@ __all__ = [
 
 VERSION: Final = 1
 CONTEXT: Final = b"cloister/session/v1"
+RELEASE_CONTEXT: Final = b"cloister/release/v1"
 EVIDENCE_CAP: Final = 64 * 1024
 """Largest evidence payload in bytes."""
 COLLATERAL_CAP: Final = 512 * 1024
@@ -244,15 +245,22 @@ def parse_session_call(value: object) -> SessionCall:
 
 @dataclass(frozen=True, slots=True)
 class SessionAnswer:
-    """What the SMS answers: the sealed release, the right to contribute, and who gave it."""
+    """What the SMS answers: the sealed release, the right to contribute, who gave it, and its proof.
+
+    ``signature`` is the SMS's personal signature over ``release_digest``. An envelope alone has no sender: without it the
+    host could seal a release of its own making to the enclave, and have another result signed.
+    """
 
     sealed: bytes
     authorization: bytes
     sms: Address
+    signature: bytes
 
     def __post_init__(self) -> None:
         if len(self.authorization) != 65:
             raise InputError(f"an authorization has 65 bytes, got {len(self.authorization)}")
+        if len(self.signature) != 65:
+            raise InputError(f"the signature over a release has 65 bytes, got {len(self.signature)}")
         if len(self.sealed) > SEALED_CAP:
             raise TooLarge(f"sealed release of {len(self.sealed)} bytes is over the cap of {SEALED_CAP}")
 
@@ -262,7 +270,25 @@ class SessionAnswer:
             "sealed": build_base64(self.sealed),
             "authorization": to_hex(self.authorization),
             "sms": self.sms,
+            "signature": to_hex(self.signature),
         }
+
+
+def release_digest(context: bytes, sealed: bytes) -> bytes:
+    """Return the 32 bytes that the SMS personal_signs: this release, for the request of this ``context``."""
+    return keccak256(RELEASE_CONTEXT + context + hashlib.sha256(sealed).digest())
+
+
+def verify_session_answer(answer: SessionAnswer, request: SessionRequest, sms: Address) -> SessionAnswer:
+    """Return the answer when ``sms``, which the enclave's evidence names, made it for this request.
+
+    Raises:
+        VerificationError: another service, or another request or release than was signed.
+    """
+    recovered = recover_address(message_digest(release_digest(request.context(), answer.sealed)), answer.signature)
+    if recovered != sms or answer.sms != sms:
+        raise VerificationError("the release is not signed by the sms that was attested to", code="wrong-signer")
+    return answer
 
 
 def parse_session_answer(value: object) -> SessionAnswer:
@@ -271,11 +297,12 @@ def parse_session_answer(value: object) -> SessionAnswer:
     Raises:
         DecodeError, TooLarge: a missing, unknown, oversized or unreadable member.
     """
-    given = check_keys("session answer", value, required=("sealed", "authorization", "sms"))
+    given = check_keys("session answer", value, required=("sealed", "authorization", "sms", "signature"))
     return SessionAnswer(
         parse_base64("sealed", given["sealed"], cap=SEALED_CAP),
         parse_hex(given["authorization"], length=65),
         parse_address("sms", given["sms"]),
+        parse_hex(given["signature"], length=65),
     )
 
 
