@@ -1,0 +1,406 @@
+"""Receipts: one signed file that proves what ran on which data, checked offline and years later.
+
+A receipt is a COSE_Sign1 (RFC 9052) over CWT claims (RFC 8392, EAT profile), signed with ES256K (RFC 8812) by the key
+that was born in the enclave. The evidence inside binds that key to task, app, SMS and chain, so the file needs no
+other witness. Everything is deterministic CBOR; unknown members are refused.
+
+    18([h'a1 01 38 2e', {}, claims, signature r || s (64 bytes, low s)])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import coincurve
+from Crypto.Hash import keccak
+
+from cloister.attestation.cbor import Tagged, Value, build_cbor, parse_cbor
+from cloister.attestation.evidence import Evidence, EvidenceKind, parse_evidence
+from cloister.attestation.policy import CLOCK_SKEW, AppraisalPolicy
+from cloister.attestation.report import ReportBinding, build_report_data
+from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, Collateral, appraise
+from cloister.errors import CloisterError, DecodeError, LocalError, TooLarge, VerificationError
+
+PROFILE = "urn:cloister:receipt:1"
+MAX_RECEIPT = 256 * 1024
+MAX_INPUTS = 1000
+
+_COSE_SIGN1 = 18
+_PROTECTED = build_cbor({1: -47})
+_IAT, _CNF, _NONCE, _PROFILE = 6, 8, 10, 265
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+_SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class InputDigest:
+    """One thing the iApp was given: ``name`` as it stood in /iexec_in, ``sha256`` of the plain bytes there."""
+
+    name: str
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUse:
+    """The protected data that was opened: address (20 bytes), checksum of the ciphertext (32).
+
+    ``order_hash`` and ``policy_hash`` (32 bytes each) are those of the grant, when there was one to hash.
+    """
+
+    address: bytes
+    checksum: bytes
+    order_hash: bytes | None = None
+    policy_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptClaims:
+    """What the enclave states. ``binding`` is what its evidence commits to. Byte strings are raw, times unix seconds.
+
+    ``result_digest`` is the digest on chain; ``output_digest`` is the SHA-256 over name and SHA-256 of every output
+    file.
+    ``cause`` names why an iApp failed; None when it did not.
+    """
+
+    binding: ReportBinding
+    public_key: bytes
+    deal_id: bytes
+    index: int
+    worker: bytes
+    requester: bytes
+    app: bytes
+    dataset: DatasetUse | None
+    inputs: tuple[InputDigest, ...]
+    result_digest: bytes
+    output_digest: bytes
+    started_at: int
+    finished_at: int
+    evidence: Evidence
+    cause: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        return self.evidence.kind is EvidenceKind.SIMULATED
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt that parses. It proves nothing until ``verify_receipt`` has answered."""
+
+    claims: ReceiptClaims
+    signature: bytes
+    encoded: bytes
+
+    @property
+    def warning(self) -> str | None:
+        """The words that must stand beside anything that rests on this receipt."""
+        return SIMULATED_WARNING if self.claims.simulated else None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedReceipt:
+    """Proof that the receipt's signature and evidence hold under the caller's policy. Built by ``verify_receipt``
+    only.
+    """
+
+    receipt: Receipt
+    appraisal: Appraisal
+    _seal: object
+
+    def __post_init__(self) -> None:
+        if self._seal is not _SEAL:
+            raise LocalError("a verified receipt is built by verify_receipt() only")
+
+    @property
+    def claims(self) -> ReceiptClaims:
+        return self.receipt.claims
+
+    @property
+    def simulated(self) -> bool:
+        return self.appraisal.simulated
+
+    @property
+    def warning(self) -> str | None:
+        return self.appraisal.warning
+
+
+def build_receipt(claims: ReceiptClaims, sign: Callable[[bytes], bytes]) -> bytes:
+    """Encode and sign.
+
+    ``sign`` takes a 32-byte digest and answers with r || s (more bytes behind are ignored) by the key whose public
+    half is
+    ``claims.public_key``.
+    """
+    payload = _build_claims(claims)
+    signature = sign(hashlib.sha256(_signed_bytes(payload)).digest())[:64]
+    encoded = build_cbor(Tagged(_COSE_SIGN1, [_PROTECTED, {}, payload, signature]))
+    if len(encoded) > MAX_RECEIPT:
+        raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
+    return encoded
+
+
+def parse_receipt(encoded: bytes) -> Receipt:
+    """Read a receipt. Proves nothing.
+
+    Raises:
+        TooLarge: over 256 KiB. DecodeError: not exactly the format above.
+    """
+    if len(encoded) > MAX_RECEIPT:
+        raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
+    match parse_cbor(encoded):
+        case Tagged(tag=18, value=[bytes(protected), dict(unprotected), bytes(payload), bytes(signature)]):
+            pass
+        case _:
+            raise DecodeError("a receipt is a tagged COSE_Sign1", code="receipt-malformed")
+    if protected != _PROTECTED or unprotected:
+        raise DecodeError("the receipt's header is not that of ES256K alone", code="receipt-malformed")
+    if len(signature) != 64:
+        raise DecodeError(f"the receipt's signature has {len(signature)} bytes instead of 64", code="receipt-malformed")
+    return Receipt(_parse_claims(payload), signature, bytes(encoded))
+
+
+def verify_receipt(
+    receipt: Receipt | bytes,
+    *,
+    policy: AppraisalPolicy,
+    collateral: Collateral,
+    now: int,
+    expected_result_digest: bytes | None = None,
+) -> VerifiedReceipt:
+    """Prove a receipt offline.
+
+    The checks: the signature holds under the key in the claims; that key's address is the challenge; the evidence
+    binds that challenge, the app, the task, the SMS and the chain; the evidence passes ``policy`` at the time the
+    task started (a receipt outlives certificates); the times are in order and not ahead of ``now``.
+    ``expected_result_digest`` (32 bytes) is the digest that the caller has from the chain; None says that the caller
+    compares it.
+
+    Raises:
+        DecodeError, TooLarge: it does not parse. VerificationError: a check fails. PolicyRejected: the policy says no.
+    """
+    # The claims of an object may be anybody's; only the bytes are signed.
+    receipt = parse_receipt(receipt if isinstance(receipt, bytes) else receipt.encoded)
+    claims = receipt.claims
+    _verify_signature(claims.public_key, _signed_bytes(_build_claims(claims)), receipt.signature)
+    if keccak.new(digest_bits=256, data=claims.public_key).digest()[12:] != claims.binding.challenge:
+        raise VerificationError("the receipt is signed by another key than the attested one", code="receipt-key")
+    if not claims.started_at <= claims.finished_at <= now + CLOCK_SKEW:
+        raise VerificationError("the receipt's times are out of order or ahead of the clock", code="receipt-times")
+    appraisal = appraise(
+        claims.evidence,
+        policy=policy,
+        expected_report_data=build_report_data(claims.binding),
+        now=claims.started_at,
+        collateral=collateral,
+    )
+    if expected_result_digest is not None and not hmac.compare_digest(claims.result_digest, expected_result_digest):
+        raise VerificationError("the receipt is for another result", code="receipt-result")
+    return VerifiedReceipt(receipt, appraisal, _SEAL)
+
+
+def _signed_bytes(payload: bytes) -> bytes:
+    """The Sig_structure of RFC 9052 section 4.4."""
+    return build_cbor(["Signature1", _PROTECTED, b"", payload])
+
+
+def _verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:
+    if not 0 < int.from_bytes(signature[32:], "big") <= _HALF_ORDER:
+        raise VerificationError("the receipt's signature has a high s", code="receipt-signature")
+    try:
+        recoverable = [
+            coincurve.PublicKey.from_signature_and_message(signature + bytes([parity]), message).format(
+                compressed=False
+            )
+            for parity in (0, 1)
+        ]
+    except Exception as error:
+        raise VerificationError("the receipt's signature is not one", code="receipt-signature") from error
+    if b"\x04" + public_key not in recoverable:
+        raise VerificationError("the receipt's signature does not hold", code="receipt-signature")
+
+
+def _build_claims(claims: ReceiptClaims) -> bytes:
+    binding, dataset = claims.binding, claims.dataset
+    return build_cbor(
+        {
+            _IAT: claims.finished_at,
+            _CNF: {1: {1: 2, -1: 8, -2: claims.public_key[:32], -3: claims.public_key[32:]}},
+            _NONCE: binding.nonce,
+            _PROFILE: PROFILE,
+            "chain_id": binding.chain_id.to_bytes(32, "big").lstrip(b"\0"),
+            "hub": binding.hub,
+            "sms": binding.sms,
+            "task_id": binding.task_id,
+            "app_digest": binding.app_digest,
+            "challenge": binding.challenge,
+            "hpke_key": binding.hpke_key_hash,
+            "deal_id": claims.deal_id,
+            "index": claims.index,
+            "worker": claims.worker,
+            "requester": claims.requester,
+            "app": claims.app,
+            "dataset": None
+            if dataset is None
+            else [dataset.address, dataset.checksum, dataset.order_hash, dataset.policy_hash],
+            "inputs": [[item.name, item.sha256] for item in claims.inputs],
+            "result": claims.result_digest,
+            "output": claims.output_digest,
+            "started_at": claims.started_at,
+            "evidence": [claims.evidence.kind.value, claims.evidence.payload],
+            "report_data": build_report_data(binding),
+            "simulated": claims.simulated,
+            "cause": claims.cause,
+        }
+    )
+
+
+_LABELS = frozenset(
+    {_IAT, _CNF, _NONCE, _PROFILE}
+    | {
+        "chain_id",
+        "hub",
+        "sms",
+        "task_id",
+        "app_digest",
+        "challenge",
+        "hpke_key",
+        "deal_id",
+        "index",
+        "worker",
+        "requester",
+        "app",
+        "dataset",
+        "inputs",
+        "result",
+        "output",
+        "started_at",
+        "evidence",
+        "report_data",
+        "simulated",
+        "cause",
+    }
+)
+
+
+def _parse_claims(payload: bytes) -> ReceiptClaims:
+    value = parse_cbor(payload)
+    if not isinstance(value, dict) or set(value) != _LABELS:
+        raise DecodeError("the receipt does not have exactly the claims of its profile", code="receipt-malformed")
+    if value[_PROFILE] != PROFILE:
+        raise DecodeError("the receipt has another profile", code="receipt-malformed")
+    claims = _Claims(value)
+    try:
+        receipt = _read_claims(claims)
+        if _build_claims(receipt) != payload:
+            raise DecodeError("two claims of the receipt contradict each other", code="receipt-malformed")
+    except LocalError as error:
+        raise DecodeError(
+            f"a claim of the receipt is out of range: {error.message}", code="receipt-malformed"
+        ) from error
+    return receipt
+
+
+def _read_claims(claims: _Claims) -> ReceiptClaims:
+    binding = ReportBinding(
+        chain_id=int.from_bytes(claims.raw("chain_id", None), "big"),
+        hub=claims.raw("hub", 20),
+        sms=claims.raw("sms", 20),
+        task_id=claims.raw("task_id", 32),
+        nonce=claims.raw(_NONCE, 32),
+        app_digest=claims.raw("app_digest", 32),
+        challenge=claims.raw("challenge", 20),
+        hpke_key_hash=claims.raw("hpke_key", 32),
+    )
+    return ReceiptClaims(
+        binding=binding,
+        public_key=claims.public_key(),
+        deal_id=claims.raw("deal_id", 32),
+        index=claims.number("index"),
+        worker=claims.raw("worker", 20),
+        requester=claims.raw("requester", 20),
+        app=claims.raw("app", 20),
+        dataset=claims.dataset(),
+        inputs=claims.inputs(),
+        result_digest=claims.raw("result", 32),
+        output_digest=claims.raw("output", 32),
+        started_at=claims.number("started_at"),
+        finished_at=claims.number(_IAT),
+        evidence=claims.evidence(),
+        cause=claims.cause(),
+    )
+
+
+class _Claims:
+    """Typed reads from the decoded claims map."""
+
+    def __init__(self, values: dict[Value, Value]) -> None:
+        self._values = values
+
+    def raw(self, label: str | int, size: int | None) -> bytes:
+        return _bytes(self._values[label], size, label)
+
+    def number(self, label: str | int) -> int:
+        value = self._values[label]
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+            raise _refusal(label)
+        return value
+
+    def public_key(self) -> bytes:
+        match self._values[_CNF]:
+            case {1: dict(key)} if set(key) == {1, -1, -2, -3} and key[1] == 2 and key[-1] == 8:
+                return _bytes(key[-2], 32, "cnf") + _bytes(key[-3], 32, "cnf")
+            case _:
+                raise _refusal("cnf")
+
+    def dataset(self) -> DatasetUse | None:
+        match self._values["dataset"]:
+            case None:
+                return None
+            case [bytes(address), bytes(checksum), order_hash, policy_hash]:
+                return DatasetUse(
+                    _bytes(address, 20, "dataset"),
+                    _bytes(checksum, 32, "dataset"),
+                    None if order_hash is None else _bytes(order_hash, 32, "dataset"),
+                    None if policy_hash is None else _bytes(policy_hash, 32, "dataset"),
+                )
+            case _:
+                raise _refusal("dataset")
+
+    def inputs(self) -> tuple[InputDigest, ...]:
+        value = self._values["inputs"]
+        if not isinstance(value, list) or len(value) > MAX_INPUTS:
+            raise _refusal("inputs")
+        result = []
+        for item in value:
+            match item:
+                case [str(name), bytes(digest)] if 0 < len(name) <= 256:
+                    result.append(InputDigest(name, _bytes(digest, 32, "inputs")))
+                case _:
+                    raise _refusal("inputs")
+        return tuple(result)
+
+    def evidence(self) -> Evidence:
+        match self._values["evidence"]:
+            case [str(kind), bytes(payload)]:
+                return parse_evidence(kind, payload)
+            case _:
+                raise _refusal("evidence")
+
+    def cause(self) -> str | None:
+        value = self._values["cause"]
+        if value is None or (isinstance(value, str) and 0 < len(value) <= 128):
+            return value
+        raise _refusal("cause")
+
+
+def _bytes(value: Value, size: int | None, label: str | int) -> bytes:
+    if not isinstance(value, bytes) or (size is not None and len(value) != size) or len(value) > MAX_RECEIPT:
+        raise _refusal(label)
+    return value
+
+
+def _refusal(label: str | int) -> CloisterError:
+    return DecodeError(f"the receipt's claim {label} has the wrong type, size or range", code="receipt-malformed")

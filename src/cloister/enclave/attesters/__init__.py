@@ -1,0 +1,1 @@
+"""One module per kind of hardware: it has report data signed and answers with evidence."""
