@@ -1,0 +1,142 @@
+"""What goes into a release: the keys and secrets that one deal may have, and nothing else (step 11 of a session)."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cloister.errors import CloisterError, LocalError, NotFound, PolicyRejected
+from cloister.protocol.codec import Address, Bytes32
+from cloister.protocol.deals import Deal
+from cloister.protocol.params import RequestParams, parse_params
+from cloister.protocol.releases import Release, ReleasedApp, ReleasedDataset, ResultFormat
+from cloister.protocol.tasks import Task
+from cloister.sealing.rsa_results import parse_result_public_key
+from cloister.services.sms.grants import StandingGrant
+from cloister.services.sms.ledger import AppEntry, DatasetEntry
+from cloister.services.sms.service import RSA_RESULT_KEY_NAME
+from cloister.services.sms.settings import SmsSettings
+from cloister.services.sms.store import SecretStore
+from cloister.services.sms.vault import SecretKind, SecretName
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What the checks of a session established."""
+
+    task_id: Bytes32
+    worker: Address
+    task: Task
+    deal: Deal
+    app: AppEntry
+    dataset: DatasetEntry | None
+    grant: StandingGrant | None
+    params: RequestParams
+
+
+class ReleaseAssembler:
+    """Collects secrets for deals whose checks passed."""
+
+    def __init__(self, settings: SmsSettings, secrets: SecretStore) -> None:
+        self._settings = settings
+        self._secrets = secrets
+
+    def assemble(self, found: Assembly) -> Release:
+        """Build the release.
+
+        Raises: NotFound (``dataset-key-missing``, ``requester-secret-missing``, ``result-key-missing``),
+        PolicyRejected (``bulk-not-served``, ``result-key-malformed``).
+        """
+        deal, settings = found.deal, self._settings
+        params = found.params
+        if params.bulk_cid is not None:
+            raise PolicyRejected("this SMS does not serve bulk requests", code="bulk-not-served")
+        limit = settings.max_result_bytes
+        if found.grant is not None and found.grant.max_result_bytes is not None:
+            limit = min(limit, found.grant.max_result_bytes)
+        result_format, result_key = self._result(deal, params)
+        return Release(
+            task_id=found.task_id,
+            deal_id=found.task.deal_id,
+            index=found.task.index,
+            bot_first=deal.bot_first,
+            bot_size=deal.bot_size,
+            chain_id=settings.chain_id,
+            hub=settings.hub,
+            worker=found.worker,
+            beneficiary=deal.beneficiary,
+            requester=deal.requester,
+            callback=deal.callback,
+            params=deal.params,
+            app=ReleasedApp(deal.app.pointer, found.app.location, found.app.checksum),
+            dataset=self._dataset(deal, found.dataset, found.grant),
+            app_secret=self._text(SecretName(SecretKind.APP, deal.app.pointer)),
+            requester_secrets=self._requester_secrets(deal, params),
+            result_format=result_format,
+            result_public_key=result_key,
+            max_result_bytes=limit,
+            deadline=found.task.contribution_deadline,
+        )
+
+    def _dataset(self, deal: Deal, entry: DatasetEntry | None, grant: StandingGrant | None) -> ReleasedDataset | None:
+        if not deal.has_dataset:
+            return None
+        if entry is None or grant is None:
+            raise LocalError("a deal with a dataset reached the release without a grant")
+        key = self._text(SecretName(SecretKind.DATASET, deal.dataset.pointer))
+        if key is None:
+            raise NotFound("the dataset's key is not here: never pushed, or erased", code="dataset-key-missing")
+        return ReleasedDataset(
+            address=deal.dataset.pointer,
+            multiaddr=entry.location,
+            checksum=entry.checksum,
+            key=key,
+            order_hash=grant.order_hash,
+            policy_hash=grant.policy_hash,
+        )
+
+    def _requester_secrets(self, deal: Deal, params: RequestParams) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for number, name in params.iexec_secrets.items():
+            value = self._text(SecretName(SecretKind.REQUESTER, deal.requester, name))
+            if value is None:
+                raise NotFound(f"requester secret {number} is not here", code="requester-secret-missing")
+            found[str(number)] = value
+        return found
+
+    def _result(self, deal: Deal, params: RequestParams) -> tuple[ResultFormat, bytes | None]:
+        """Choose the result's form: a native key named by hash, else the beneficiary's RSA key, else plain."""
+        if params.cloister_result_key is not None:
+            # The hash stands in the signed request, so it does not matter which of the two stored the key.
+            key = self._secrets.result_key((deal.beneficiary, deal.requester), params.cloister_result_key)
+            if key is None:
+                raise NotFound("the result key that the request names is not here", code="result-key-missing")
+            return ResultFormat.HPKE, base64.b64decode(key)
+        if params.iexec_result_encryption:
+            text = self._text(SecretName(SecretKind.WEB2, deal.beneficiary, RSA_RESULT_KEY_NAME))
+            if text is None:
+                raise NotFound("the beneficiary has no result key here", code="result-key-missing")
+            try:
+                public = parse_result_public_key(text)
+            except CloisterError:
+                text = "the beneficiary's result key is not the base64 of an RSA public key"
+                raise PolicyRejected(text, code="result-key-malformed") from None
+            return ResultFormat.RSA, public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return ResultFormat.PLAIN, None
+
+    def _text(self, name: SecretName) -> str | None:
+        value = self._secrets.read(name)
+        return None if value is None else value.decode("utf-8")
+
+
+def read_params(deal: Deal) -> RequestParams:
+    """Read the params of a deal that is matched already: keys of other clients are skipped.
+
+    Raises: PolicyRejected (``params-refused``).
+    """
+    try:
+        return parse_params(deal.params, allow_unknown=True)
+    except CloisterError as error:
+        raise PolicyRejected("the request's params do not parse", code="params-refused") from error
