@@ -31,8 +31,8 @@ from cloister.protocol.tags import NO_TAG, Tag
 
 PARAMS_CAP: Final = 16 * 1024
 """Longest ``params`` in bytes of UTF-8; the hub's own cap."""
-SIGN_CAP: Final = 4 * 1024
-"""Longest ``sign`` in bytes: room for a contract's signature (ERC-1271)."""
+SIGN_CAP: Final = 1024
+"""Longest ``sign`` in bytes, room for a contract's signature (ERC-1271); the hub's own cap."""
 
 
 class OrderKind(StrEnum):
