@@ -1,5 +1,40 @@
-"""Cloister: compute on data that nobody may see."""
+"""Cloister: compute on data that nobody may see.
+
+``DataProtector`` protects data, grants access, runs apps on it and opens results; ``Wallet`` says who you are. The names are
+imported when first used, so that ``import cloister`` costs nothing.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloister.errors import CloisterError as CloisterError
+    from cloister.sdk.account import Account as Account
+    from cloister.sdk.apps import IApps as IApps
+    from cloister.sdk.data_protector import DataProtector as DataProtector
+    from cloister.sdk.orders import Orders as Orders
+    from cloister.sdk.tasks import Tasks as Tasks
+    from cloister.sdk.wallet import Wallet as Wallet
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CloisterError": "cloister.errors",
+    "Account": "cloister.sdk.account",
+    "IApps": "cloister.sdk.apps",
+    "DataProtector": "cloister.sdk.data_protector",
+    "Orders": "cloister.sdk.orders",
+    "Tasks": "cloister.sdk.tasks",
+    "Wallet": "cloister.sdk.wallet",
+}
+
+__all__ = ["Account", "CloisterError", "DataProtector", "IApps", "Orders", "Tasks", "Wallet", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Benches: figures that anyone can make again. Timings are printed here and never asserted in a test."""

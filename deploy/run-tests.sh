@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands. Called by `make test`; `lint` as argument stops after the static checks.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "style"
+$bin/ruff check .
+$bin/ruff format --check .
+step "types"
+$bin/mypy
+step "import rules"
+$bin/lint-imports
+if [ "${1:-}" = lint ]; then exit 0; fi
+
+step "tests"
+exec $bin/coverage run -m pytest -p no:cacheprovider -n 2 --dist loadgroup --timeout 300 -m "not nightly"

@@ -1,0 +1,94 @@
+"""``cloister data``: protect, list, show, transfer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloister.cli.session import Session, jsonable, options
+
+if TYPE_CHECKING:
+    from cloister.sdk.protection import ProtectedData
+
+
+@click.group()
+def data() -> None:
+    """Protect data, list it, hand it over."""
+
+
+@data.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", help="Public name on chain.  [default: the file's name]")
+@options
+def protect(session: Session, path: Path, name: str | None) -> None:
+    """Encrypt a file or folder, store it, mint it, give its key to the SMS.
+
+    A CSV or Parquet file is protected as a table (Parquet inside). If a step fails, the same command goes on where it stopped.
+    """
+    from cloister.errors import NotFound
+
+    if not path.exists():
+        raise NotFound(f"no file or folder at {path}", hint="check the path")
+    with session.progress() as listener:
+        protected = session.protector(listener).protect_data(path, name=name or path.name)
+    session.show(protected.to_json(), lambda: _draw(protected))
+
+
+@data.command("list")
+@click.option("--owner", help="Only data of this address.")
+@click.option("--mine", is_flag=True, help="Only data of the wallet.")
+@options
+def list_(session: Session, owner: str | None, mine: bool) -> None:
+    """List protected data, newest first."""
+    from cloister.cli.render import table
+
+    protector = session.protector(needs_wallet=mine)
+    found = protector.get_protected_data(owner=protector.connection.address if mine else owner)
+    session.show(
+        jsonable(found),
+        lambda: table("protected data", ("address", "name", "owner"), [(d.address, d.name, d.owner) for d in found]),
+    )
+
+
+@data.command()
+@click.argument("address")
+@options
+def show(session: Session, address: str) -> None:
+    """Show one protected data: owner, schema, where its ciphertext lies."""
+    from cloister.errors import NotFound
+    from cloister.protocol.codec import Address
+
+    found = session.protector(needs_wallet=False).get_protected_data(address=Address(address))
+    if not found:
+        raise NotFound(f"no protected data at {address}", hint="cloister data list")
+    session.show(found[0].to_json(), lambda: _draw(found[0]))
+
+
+@data.command()
+@click.argument("address")
+@click.argument("new_owner")
+@options
+def transfer(session: Session, address: str, new_owner: str) -> None:
+    """Give the data at ADDRESS to NEW_OWNER. Grants of the former owner are void from then on."""
+    transaction = session.protector().transfer_ownership(address, new_owner)
+    session.show(
+        {"address": address, "to": new_owner, "transaction": transaction},
+        lambda: click.echo(f"{address} now belongs to {new_owner}"),
+    )
+
+
+def _draw(protected: ProtectedData) -> None:
+    from cloister.cli.render import facts
+
+    facts(
+        [
+            ("protected data", protected.address),
+            ("name", protected.name),
+            ("owner", protected.owner),
+            ("schema", protected.schema),
+            ("ciphertext", protected.multiaddr),
+            ("checksum", protected.checksum),
+        ]
+    )

@@ -1,0 +1,124 @@
+"""Entry point of ``cloister``: finds the command, and turns every error into a message, a hint and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from cloister import __version__
+from cloister.errors import CloisterError, LocalError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("cloister.cli.up:up", "Start a whole network on this machine."),
+    "down": ("cloister.cli.up:down", "Stop the network that runs here."),
+    "status": ("cloister.cli.up:status", "Tell whether the network is up and well."),
+    "demo": ("cloister.cli.demo:demo", "Run the hospital demo on a network of its own."),
+    "data": ("cloister.cli.data:data", "Protect data, list it, hand it over."),
+    "access": ("cloister.cli.access:access", "Grant, list and revoke access to protected data."),
+    "app": ("cloister.cli.app:app", "Build, deploy and publish iApps."),
+    "run": ("cloister.cli.run:run", "Run an app on protected data and open the result."),
+    "task": ("cloister.cli.task:task", "Watch tasks, read logs, claim late ones."),
+    "result": ("cloister.cli.result:result", "Open a task's result."),
+    "order": ("cloister.cli.order:order", "Look into the order books, cancel orders."),
+    "account": ("cloister.cli.account:account", "Balances, deposits, withdrawals."),
+    "network": ("cloister.cli.network:network", "Addresses and URLs of a network."),
+    "receipt": ("cloister.cli.receipt:receipt", "Check a receipt offline."),
+    "serve": ("cloister.cli.serve:serve", "Run one service by itself."),
+}
+"""Verb or noun -> (where it lives, one line). Listed here so that ``--help`` imports nothing else."""
+
+
+class LazyCommands(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise LocalError(f"{module}:{attribute} is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names and lines without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="cloister")
+def cli() -> None:
+    """Compute on data that nobody may see.
+
+    Start with "cloister up" in one terminal and "cloister demo" in another. Every command takes --json.
+    """
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    return "--json" in arguments
+
+
+def _fail(error: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": error}), err=True)
+        return
+    click.secho(f"error: {error['message']}", fg="red", err=True)
+    if error["hint"]:
+        click.echo(f"hint:  {error['hint']}", err=True)
+
+
+def _record_crash(error: Exception) -> str:
+    """Keep an unexpected error's traceback for a bug report, away from the user's screen."""
+    import traceback
+
+    from cloister.sdk.home import home_folder
+
+    path = home_folder() / "crash.log"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        traceback.print_exception(error, file=file)
+    return str(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0, or the error's exit code (see ``cloister.errors``)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = _wants_json(given)
+    try:
+        code = cli.main(args=given, prog_name="cloister", standalone_mode=False)
+    except CloisterError as error:
+        _fail({"code": error.code, "message": error.message, "hint": error.hint}, as_json=as_json)
+        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        sys.exit(2)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"{context.command_path} --help" if context is not None else None
+        _fail({"code": "usage", "message": error.format_message(), "hint": hint}, as_json=as_json)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nobody wants the rest
+        sys.exit(141)
+    except Exception as error:  # noqa: BLE001  (the last seam: a user never sees a traceback)
+        path = _record_crash(error)
+        _fail(
+            {"code": "internal", "message": f"this is a bug in cloister: {type(error).__name__}", "hint": f"details in {path}"},
+            as_json=as_json,
+        )
+        sys.exit(LocalError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,117 @@
+"""Drawing for people: tables, steps with bars, balances. No logic lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from cloister.protocol.units import format_rlc
+from cloister.sdk.progress import Progress as Step
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+SIMULATED = "SIMULATED: not confidential against the host"
+
+TITLES = {
+    "EXTRACT_DATA_SCHEMA": "pack",
+    "UPLOAD_ENCRYPTED_FILE": "encrypt and upload",
+    "DEPLOY_PROTECTED_DATA": "mint on chain",
+    "PUSH_SECRET_TO_SMS": "hand the key to the SMS",
+    "CREATE_DATASET_ORDER": "sign the grant",
+    "PUBLISH_DATASET_ORDER": "publish the grant",
+    "RETRIEVE_ALL_GRANTED_ACCESS": "find grants",
+    "REVOKE_ONE_ACCESS": "close on chain",
+    "UPLOAD_BUNDLE": "upload the bundle",
+    "DEPLOY_APP": "register on chain",
+    "FETCH_ORDERS": "find orders",
+    "PUSH_REQUESTER_SECRET": "hand over a secret",
+    "PUSH_ENCRYPTION_KEY": "hand over the result key",
+    "REQUEST_TO_PROCESS_PROTECTED_DATA": "make the deal",
+    "TASK_EXECUTION": "run in the enclave",
+    "TASK_RESULT_DOWNLOAD": "download and open",
+}
+
+
+class StepDisplay:
+    """One line per step, with its size where it has one."""
+
+    def __init__(self) -> None:
+        self._display = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<26}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}", style="dim"),
+            console=errors,
+        )
+        self._rows: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._display.stop()
+
+    def update(self, step: Step) -> None:
+        """Draw one step's state."""
+        if step.step not in self._rows:
+            row = self._display.add_task(TITLES.get(step.step, step.step.lower().replace("_", " ")), total=1, detail="")
+            self._rows[step.step] = row
+        row = self._rows[step.step]
+        detail = step.detail
+        if step.done is not None:
+            detail = _size(step.done) if step.total is None else f"{_size(step.done)} of {_size(step.total)}"
+        if step.finished:
+            self._display.update(row, completed=1, **({"detail": detail} if detail else {}))
+        elif detail:
+            self._display.update(row, detail=detail)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{count} B"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing found") -> None:
+    """Draw a table; say so when it is empty."""
+    drawn = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    count = 0
+    for count, row in enumerate(rows, 1):  # noqa: B007  (counted for the check below)
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    if count:
+        console.print(drawn)
+    else:
+        console.print(f"{title}: {empty}", style="dim")
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Draw names and values, one per line."""
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn.add_column(style="bold")
+    drawn.add_column(overflow="fold")
+    for name, value in pairs:
+        drawn.add_row(name, "" if value is None else str(value))
+    console.print(drawn)
+
+
+def simulated_notice() -> None:
+    """Say what a simulated enclave is worth."""
+    errors.print(Text(SIMULATED, style="bold yellow"))
+
+
+def rlc(amount: int) -> str:
+    """An amount for people."""
+    return format_rlc(amount)

@@ -1,0 +1,43 @@
+"""``cloister result``: open what a task made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloister.cli.session import Session, options
+
+
+@click.group()
+def result() -> None:
+    """Open a task's result."""
+
+
+@result.command("open")
+@click.argument("task_id")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for the files.")
+@click.option("--cat", metavar="NAME", help="Print one file instead.")
+@options
+def open_(session: Session, task_id: str, output: Path | None, cat: str | None) -> None:
+    """Download the result of TASK_ID, open it with the wallet's key, list or save its files."""
+    with session.progress() as listener:
+        opened = session.protector(listener).get_result_from_completed_task(task_id)
+    if cat is not None:
+        click.get_binary_stream("stdout").write(opened.read(cat))
+        return
+    saved = [] if output is None else opened.save(output)
+
+    def draw() -> None:
+        from cloister.cli.render import facts
+
+        facts(
+            [
+                ("files", ", ".join(opened.names())),
+                ("travelled", "encrypted" if opened.encrypted else "in the open"),
+                *((("saved", ", ".join(str(path) for path in saved)),) if saved else ()),
+            ]
+        )
+
+    value = {"task_id": task_id, "files": opened.names(), "encrypted": opened.encrypted, "saved": [str(path) for path in saved]}
+    session.show(value, draw)

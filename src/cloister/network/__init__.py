@@ -1,0 +1,1 @@
+"""Starts a whole local network (chain, contracts, services, one worker) and knows the public ones."""

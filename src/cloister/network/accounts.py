@@ -1,0 +1,67 @@
+"""Demo accounts of a local network: keys made once, kept in a 0600 file, named by the role they play."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.errors import ConfigurationError, NotFound
+from cloister.protocol.signatures import PrivateKey
+
+DEMO_ROLES = ("hospital", "company", "researcher", "alice", "bob")
+"""People that the tutorial and the demo speak of."""
+
+OPERATOR_ROLES = ("deployer", "scheduler", "worker", "sms")
+"""Keys that run the network itself: deployer owns the contracts, scheduler owns the workerpool, sms is the hub's teebroker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Keys by role."""
+
+    keys: Mapping[str, PrivateKey]
+
+    def key(self, role: str) -> PrivateKey:
+        """The key of a role.
+
+        Raises:
+            NotFound: no such role.
+        """
+        try:
+            return self.keys[role]
+        except KeyError:
+            raise NotFound(f"no demo account named {role}", hint=f"one of: {', '.join(self.keys)}") from None
+
+
+def load_accounts(path: Path) -> Accounts:
+    """Read the file, or make it with fresh keys the first time.
+
+    Raises:
+        ConfigurationError: the file is readable by others or damaged.
+    """
+    if not path.exists():
+        _write_new(path)
+    if path.stat().st_mode & 0o077:
+        raise ConfigurationError(f"{path} may be read by others", hint=f"chmod 600 {path}")
+    try:
+        stored = json.loads(path.read_text())
+        keys = {str(role): PrivateKey.parse(text) for role, text in stored.items()}
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is damaged", hint="restore it, or remove the network's folder to begin anew") from error
+    return Accounts(keys)
+
+
+def _write_new(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keys = {role: "0x" + secrets.token_bytes(32).hex() for role in (*DEMO_ROLES, *OPERATOR_ROLES)}
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(keys, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

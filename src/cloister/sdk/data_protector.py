@@ -1,0 +1,231 @@
+"""DataProtector: what most users need, under iExec's names in snake_case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cloister.errors import NotFound
+from cloister.protocol.codec import ZERO_ADDRESS, Address
+from cloister.protocol.units import parse_nrlc
+from cloister.sdk.access import Access, Grant, When
+from cloister.sdk.account import Account
+from cloister.sdk.apps import App, IApps
+from cloister.sdk.connection import Connection
+from cloister.sdk.home import LOCAL
+from cloister.sdk.orders import Orders
+from cloister.sdk.processing import Processing, Request, Run
+from cloister.sdk.progress import Listener, silent
+from cloister.sdk.protection import ProtectedData, Protection
+from cloister.sdk.results import Result
+from cloister.sdk.tasks import Tasks, TaskView
+from cloister.sdk.wallet import Wallet
+from cloister.storage.multiaddr import parse_multiaddr
+
+
+class DataProtector:
+    """Protect data, grant and revoke access, run apps on it, open results.
+
+    ``DataProtector.connect()`` uses the local network; ``connect("https://…", wallet=…)`` another. ``wallet`` is a
+    :class:`Wallet`, a key file's path, or the role of a demo account (``"hospital"``). Every method raises
+    :class:`cloister.errors.CloisterError` and nothing else.
+    """
+
+    def __init__(self, connection: Connection, *, on_status: Listener = silent) -> None:
+        self.connection = connection
+        self._tell = on_status
+
+    @classmethod
+    def connect(
+        cls, network: str = LOCAL, *, wallet: Wallet | str | Path | None = None, on_status: Listener = silent
+    ) -> DataProtector:
+        """Open a network by name or URL."""
+        return cls(Connection.open(network, wallet=wallet), on_status=on_status)
+
+    @property
+    def account(self) -> Account:
+        """Balances, deposits, withdrawals."""
+        return Account(self.connection)
+
+    @property
+    def apps(self) -> IApps:
+        """The wallet's apps."""
+        return IApps(self.connection, self._tell)
+
+    @property
+    def orders(self) -> Orders:
+        """The order books."""
+        return Orders(self.connection)
+
+    @property
+    def tasks(self) -> Tasks:
+        """Status, waiting, logs, results, claims."""
+        return Tasks(self.connection, self._tell)
+
+    # --- data ---
+
+    def protect_data(self, data: object, *, name: str = "") -> ProtectedData:
+        """Encrypt ``data`` (dict, bytes, Path to a file or folder, DataFrame), store it, mint it, give its key to the SMS.
+
+        The data streams: memory stays small whatever the size. If a step fails, the same call goes on where it stopped
+        and pays nothing twice.
+        """
+        return Protection(self.connection, self._tell).protect(data, name)
+
+    def get_protected_data(
+        self,
+        *,
+        address: str | None = None,
+        owner: str | None = None,
+        required_schema: Mapping[str, Any] | None = None,
+        created_after: int | None = None,
+    ) -> list[ProtectedData]:
+        """List protected data, newest first; absent filters match anything."""
+        found = self.connection.indexer.protected_data(
+            address=address, owner=owner, required_schema=required_schema, created_after=created_after
+        )
+        return [
+            ProtectedData(
+                address=Address(entry.address),
+                name=entry.name,
+                owner=Address(entry.owner),
+                schema=entry.schema,
+                multiaddr=parse_multiaddr(entry.multiaddr),
+                checksum=entry.checksum,
+                created=entry.created,
+            )
+            for entry in found
+        ]
+
+    def transfer_ownership(self, protected_data: ProtectedData | str, new_owner: str) -> str:
+        """Give the data to another owner; grants of the former owner are void from then on. Returns the transaction's hash."""
+        connection = self.connection
+        address = _address(protected_data)
+        if connection.datasets.owner_of_entry(address, block="latest") is None:
+            raise NotFound(f"no protected data at {address}", hint="check the address, and the network")
+        call = connection.datasets.transfer(connection.address, Address(new_owner), address)
+        return connection.sender.send(call, intent=connection.sender.fresh_intent(f"transfer:{address}")).transaction
+
+    # --- access ---
+
+    def grant_access(
+        self,
+        protected_data: ProtectedData | str,
+        *,
+        app: App | str,
+        user: str | None = None,
+        price: str | int = 0,
+        accesses: int = 1,
+        allow_bulk: bool = False,
+        valid_from: When | None = None,
+        until: When | None = None,
+        purposes: Sequence[str] = (),
+        enclaves: Sequence[str] = (),
+    ) -> Grant:
+        """Let ``app`` use the data for ``user`` (None: anyone), ``accesses`` times at ``price`` each.
+
+        ``valid_from``, ``until``, ``purposes`` and ``enclaves`` (kinds of hardware) are checked again at the moment of key
+        release.
+        """
+        return Access(self.connection, self._tell).grant(
+            _address(protected_data),
+            app=_address(app),
+            user=user,
+            price=price,
+            accesses=accesses,
+            allow_bulk=allow_bulk,
+            valid_from=valid_from,
+            until=until,
+            purposes=purposes,
+            enclaves=enclaves,
+        )
+
+    def get_granted_access(
+        self,
+        *,
+        protected_data: ProtectedData | str | None = None,
+        app: App | str | None = None,
+        user: str | None = None,
+        user_strict: bool = False,
+        bulk_only: bool = False,
+    ) -> Iterator[Grant]:
+        """Open grants; without ``protected_data`` those on all data of the wallet."""
+        return Access(self.connection, self._tell).granted(
+            protected_data=None if protected_data is None else _address(protected_data),
+            app=None if app is None else _address(app),
+            user=user,
+            user_strict=user_strict,
+            bulk_only=bulk_only,
+        )
+
+    def revoke_access(self, grant: Grant | str) -> str:
+        """Close one grant (or the order of that hash) on chain. Returns the transaction's hash."""
+        return Access(self.connection, self._tell).revoke(grant)
+
+    def revoke_all_access(
+        self, protected_data: ProtectedData | str, *, app: App | str | None = None, user: str | None = None
+    ) -> list[tuple[Grant, str]]:
+        """Close every open grant of the data that matches; returns each with its transaction's hash."""
+        return Access(self.connection, self._tell).revoke_all(
+            _address(protected_data), app=None if app is None else _address(app), user=user
+        )
+
+    # --- processing ---
+
+    def process_protected_data(
+        self,
+        protected_data: ProtectedData | str | None,
+        *,
+        app: App | str,
+        args: str | None = None,
+        input_files: Sequence[str] = (),
+        secrets: Mapping[int, str] | None = None,
+        data_max_price: str | int = 0,
+        app_max_price: str | int = 0,
+        workerpool_max_price: str | int = 0,
+        workerpool: str | None = None,
+        user_whitelist: str | None = None,
+        category: int = 0,
+        trust: int = 0,
+        purpose: str | None = None,
+        encrypt_result: bool = True,
+        callback: str = ZERO_ADDRESS,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Run:
+        """Run ``app`` on the data in an enclave and pay for it. The result comes back sealed to this wallet.
+
+        Everything that can be refused is refused before money moves. ``encrypt_result=False`` makes the result public.
+        """
+        request = Request(
+            app=_address(app),
+            dataset=None if protected_data is None else _address(protected_data),
+            args=args,
+            input_files=input_files,
+            secrets=secrets,
+            data_max_price=parse_nrlc(data_max_price),
+            app_max_price=parse_nrlc(app_max_price),
+            workerpool_max_price=parse_nrlc(workerpool_max_price),
+            workerpool=None if workerpool is None else Address(workerpool),
+            user_whitelist=None if user_whitelist is None else Address(user_whitelist),
+            category=category,
+            trust=trust,
+            purpose=purpose,
+            encrypt_result=encrypt_result,
+            callback=Address(callback),
+        )
+        run = Processing(self.connection, self._tell).start(request)
+        return run.wait(timeout) if wait else run
+
+    def wait_for_task_completion(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> TaskView:
+        """Wait until a task ended."""
+        return self.tasks.wait(task_id, deal_id=deal_id, timeout=timeout)
+
+    def get_result_from_completed_task(self, task_id: str) -> Result:
+        """Download and open a completed task's result."""
+        return self.tasks.result(task_id)
+
+
+def _address(thing: ProtectedData | App | str) -> Address:
+    return Address(thing) if isinstance(thing, str) else thing.address

@@ -1,0 +1,224 @@
+"""Tasks as the requester sees them: on chain, at the scheduler, and their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError, VerificationError, quoted
+from cloister.protocol.codec import Bytes32
+from cloister.protocol.deals import Deal, deadlines
+from cloister.protocol.params import RequestParams
+from cloister.protocol.results import parse_results_location
+from cloister.protocol.tasks import Task, TaskStatus, task_id
+from cloister.sdk.connection import Connection
+from cloister.sdk.progress import Listener, Progress
+from cloister.sdk.results import RESULT_CAP, Result
+from cloister.sealing.results import open_result
+
+POLL_SECONDS = 0.05
+POLL_MOST = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, or ``TIMEOUT``); ``stage`` the scheduler's word, if any."""
+
+    task_id: Bytes32
+    deal_id: Bytes32
+    index: int
+    status: str
+    stage: str | None
+    final_deadline: int
+    location: str | None
+    detail: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.status in ("COMPLETED", "FAILED", "TIMEOUT")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON for machines."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What the app printed on one worker; the last 100,000 characters of each stream."""
+
+    worker: str
+    stdout: str
+    stderr: str
+
+
+class Tasks:
+    """Status, waiting, logs, results and claims."""
+
+    def __init__(self, connection: Connection, listener: Listener) -> None:
+        self._connection = connection
+        self._tell = listener
+
+    def status(self, task_id: str, *, deal_id: str | None = None) -> TaskView:
+        """Where a task stands. A task that is not initialized yet is known only with its ``deal_id``.
+
+        Raises:
+            NotFound: no such task.
+        """
+        connection = self._connection
+        identity = Bytes32(task_id)
+        head = connection.rpc.head()
+        task = connection.hub.task(identity, block=head.number)
+        if task is None:
+            if deal_id is None:
+                raise NotFound(f"no task found for id {identity} on chain {connection.network.chain_id}", hint="check the id")
+            deal = connection.hub.deal(Bytes32(deal_id), block=head.number)
+            category = connection.hub.category(deal.category, block=head.number)
+            limit = deadlines(deal.start_time, category.work_clock_time_ref).final
+            index = deal.index_of(identity)
+            return TaskView(identity, Bytes32(deal_id), index, _shown("UNSET", head.timestamp, limit), self._stage(identity)[0], limit, None)
+        stage, detail = self._stage(identity)
+        location = parse_results_location(task.results) if task.status is TaskStatus.COMPLETED else None
+        return TaskView(
+            task_id=identity,
+            deal_id=task.deal_id,
+            index=task.index,
+            status=_shown(task.status.name, head.timestamp, task.final_deadline),
+            stage=stage,
+            final_deadline=task.final_deadline,
+            location=None if location is None else location.location,
+            detail=detail,
+        )
+
+    def watch(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> Iterator[TaskView]:
+        """Yield the task's view at once and whenever it changes, until it ended.
+
+        Raises:
+            UnavailableError: ``timeout`` seconds went by first.
+        """
+        started = time.monotonic()
+        pause = POLL_SECONDS
+        last: TaskView | None = None
+        while True:
+            view = self.status(task_id, deal_id=deal_id)
+            if view != last:
+                yield view
+                last = view
+                pause = POLL_SECONDS
+            if view.ended:
+                return
+            if timeout is not None and time.monotonic() - started > timeout:
+                raise UnavailableError(
+                    f"task {task_id} is still {view.status} after {timeout:g} s", hint=f"cloister task watch {task_id}"
+                )
+            time.sleep(pause)
+            pause = min(POLL_MOST, pause * 1.2)
+
+    def wait(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> TaskView:
+        """Wait until the task ended and return its last view.
+
+        Raises:
+            RemoteError: it failed or timed out; the hint says how to get the money back.
+        """
+        view: TaskView | None = None
+        for view in self.watch(task_id, deal_id=deal_id, timeout=timeout):
+            self._tell(Progress("TASK_EXECUTION", detail=view.stage or view.status))
+        assert view is not None  # noqa: S101  (watch yields at least once)
+        if view.status != "COMPLETED":
+            raise RemoteError(
+                f"task {task_id} ended as {view.status}" + (f": {view.detail}" if view.detail else ""),
+                hint="the price is refunded" if view.status == "FAILED" else f"cloister task claim {task_id}",
+                code="task-" + view.status.lower(),
+            )
+        self._tell(Progress("TASK_EXECUTION", finished=True))
+        return view
+
+    def logs(self, task_id: str) -> list[Logs]:
+        """What the app printed; only the task's requester gets it.
+
+        Raises:
+            Denied: the wallet is not the requester.
+        """
+        entries = self._connection.scheduler.logs(Bytes32(task_id), self._connection.signer)
+        return [Logs(entry.worker, entry.stdout, entry.stderr) for entry in entries]
+
+    def claim(self, task_id: str, *, deal_id: str | None = None) -> str:
+        """Take the money of a late task back. Returns the transaction's hash.
+
+        Raises:
+            Conflict: the task is not late.
+        """
+        connection = self._connection
+        view = self.status(task_id, deal_id=deal_id)
+        if view.status != "TIMEOUT":
+            raise Conflict(f"task {task_id} is {view.status}, only a late task can be claimed", hint=f"late at {view.final_deadline}")
+        known = connection.hub.task(view.task_id, block="latest") is not None
+        call = (
+            connection.hub.claim(view.task_id)
+            if known
+            else connection.hub.initialize_and_claim_array([view.deal_id], [view.index])
+        )
+        return connection.sender.send(call, intent=f"claim:{view.task_id}").transaction
+
+    def result(self, task_id: str) -> Result:
+        """Download and open a completed task's result.
+
+        Raises:
+            Conflict: the task is not completed, or its result is not downloadable.
+            VerificationError: the result is not what the enclave sealed for this wallet.
+        """
+        connection = self._connection
+        identity = Bytes32(task_id)
+        task = connection.hub.task(identity, block="latest")
+        if task is None:
+            raise NotFound(f"no task found for id {identity} on chain {connection.network.chain_id}", hint="check the id")
+        if task.status is not TaskStatus.COMPLETED:
+            raise Conflict(f"task {identity} is not completed: {task.status.name}", hint=f"cloister task watch {identity}")
+        deal = connection.hub.deal(task.deal_id, block="latest")
+        self._tell(Progress("TASK_RESULT_DOWNLOAD"))
+        chunks = self._download(task)
+        result = self._open(chunks, deal, identity)
+        self._tell(Progress("TASK_RESULT_DOWNLOAD", finished=True))
+        return result
+
+    def _download(self, task: Task) -> Iterable[bytes]:
+        location = parse_results_location(task.results)
+        if location is None:
+            raise Conflict("no result uploaded for this task")
+        if location.storage != "ipfs" or not location.location.startswith("/ipfs/"):
+            raise Conflict(f"task result stored on {quoted(location.storage)}, download not supported")
+        return self._connection.store.open(location.location.removeprefix("/ipfs/"), cap=RESULT_CAP)
+
+    def _open(self, chunks: Iterable[bytes], deal: Deal, task_id: Bytes32) -> Result:
+        params = RequestParams.parse(deal.params)
+        if not params.iexec_result_encryption:
+            return Result(chunks, encrypted=False)
+        if params.cloister_result_key is None:
+            raise Conflict(
+                f"the result of {task_id} is sealed to an RSA key of iExec's kind",
+                hint="cloister result open FILE --pem KEY, or iExec's own client",
+            )
+        wallet = self._connection.wallet
+        if wallet is None or wallet.address != deal.beneficiary:
+            raise VerificationError(f"only {deal.beneficiary} can open this result", hint="use the beneficiary's wallet")
+        key = wallet.result_key()
+        if key.public.key_id != params.cloister_result_key:
+            raise VerificationError(
+                f"the result is sealed to key {params.cloister_result_key[:16]}…, this wallet has {key.public.key_id[:16]}…",
+                hint="use the machine, or the wallet folder, that made the request",
+            )
+        return Result(open_result(key, chunks, context=task_id.raw), encrypted=True)
+
+    def _stage(self, task_id: Bytes32) -> tuple[str | None, str | None]:
+        """The scheduler's word on the task and the last cause of failure. Only decoration: the chain is what counts."""
+        try:
+            state = self._connection.scheduler.task(task_id)
+        except CloisterError:
+            return None, None
+        return state.status, state.cause
+
+
+def _shown(status: str, now: int, final_deadline: int) -> str:
+    return "TIMEOUT" if status in ("UNSET", "ACTIVE", "REVEALING") and now >= final_deadline else status
