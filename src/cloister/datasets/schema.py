@@ -51,6 +51,7 @@ HEAD_SIZE = 16
 """Bytes of a file that its media type is told from."""
 
 _KEY = re.compile(r"[a-zA-Z0-9\-_]+", re.ASCII)
+_NO_KEY = re.compile(r"[^a-zA-Z0-9\-_]", re.ASCII)
 _MAGIC = (
     (b"%PDF-", "application/pdf"),
     (b"<?xml ", "application/xml"),
@@ -94,6 +95,11 @@ def verify_key(key: object) -> str:
             hint=f"{quoted(key)}: use letters, digits, '-' and '_'",
         )
     return key
+
+
+def schema_name(part: str) -> str:
+    """A file's name in a schema: ``table.parquet`` is ``table``, ``my photo.jpg`` is ``my_photo_jpg``."""
+    return _NO_KEY.sub("_", part.removesuffix(".parquet") or part)
 
 
 def build_schema(schema: Schema) -> str:

@@ -8,7 +8,6 @@ things than the directory, and counts and sizes over their caps. Source: APPNOTE
 from __future__ import annotations
 
 import os
-import re
 import stat
 import struct
 import unicodedata
@@ -62,7 +61,6 @@ class _Record:
     comment: bytes
 
 
-_DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_TAIL = z.END_RECORD.size + z.U16_MAX
 _MAX_FOLDER_PACKED = 2
 """A deflated nothing takes two bytes; some archivers write folders so."""
@@ -135,9 +133,7 @@ def _parse_records(directory: bytes, count: int) -> Iterator[_Record]:
         if len(directory) - place < z.CENTRAL_HEADER.size:
             raise DecodeError("the archive's directory is cut")
         fields = z.CENTRAL_HEADER.unpack_from(directory, place)
-        signature, _, _, flags, method, _, _, crc, packed, size, names, extras, comments, disk, _, attributes, at = (
-            fields
-        )
+        signature, _, _, flags, method, _, _, crc, packed, size, names, extras, comments, disk, _, mode, at = fields
         body = place + z.CENTRAL_HEADER.size
         place = body + names + extras + comments
         if signature != z.CENTRAL_SIGNATURE or place > len(directory) or disk:
@@ -252,15 +248,12 @@ def _parse_path(record: _Record, limits: ArchiveLimits) -> str:
         raise DecodeError(f"the entry name {quoted(raw.decode(errors='replace'))} is not UTF-8") from None
     if not 1 <= len(raw) <= limits.max_name:
         raise TooLarge(f"an entry name has {len(raw)} bytes, allowed are 1 to {limits.max_name}")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in path) or "\\" in path:
-        raise DecodeError(f"the entry name {quoted(path)} has a backslash or a control character")
-    if path.startswith("/") or _DRIVE.match(path):
-        raise DecodeError(f"the entry name {quoted(path)} is absolute")
-    parts = path.removesuffix("/").split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        raise DecodeError(f"the entry name {quoted(path)} leaves the archive or has empty parts")
-    if len(parts) > limits.max_depth:
-        raise TooLarge(f"the entry {quoted(path)} lies {len(parts)} folders deep, the cap is {limits.max_depth}")
+    fault = z.find_path_fault(path)
+    if fault is not None:
+        raise DecodeError(f"the entry name {quoted(path)} {fault}")
+    depth = path.removesuffix("/").count("/") + 1
+    if depth > limits.max_depth:
+        raise TooLarge(f"the entry {quoted(path)} lies {depth} folders deep, the cap is {limits.max_depth}")
     return path
 
 

@@ -5,7 +5,9 @@ Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3 and 4.4.
 
 from __future__ import annotations
 
+import re
 import struct
+import unicodedata
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 """signature, version, flags, method, time, date, crc, compressed size, size, name length, extra length"""
@@ -42,3 +44,16 @@ DATE_1980 = 1 << 5 | 1
 """1980-01-01, the earliest date of the format: an archive does not say when it was made."""
 FILE_MODE, FOLDER_MODE = 0o100644, 0o040755
 FOLDER_ATTRIBUTE = 0x10
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def find_path_fault(path: str) -> str | None:
+    """Why ``path`` may not name an entry (the end of a sentence), or None. A folder's path ends in a slash."""
+    if "\\" in path or any(unicodedata.category(c) in ("Cc", "Cs") for c in path):
+        return "has a backslash or a control character"
+    if path.startswith("/") or _DRIVE.match(path):
+        return "is absolute"
+    if any(part in ("", ".", "..") for part in path.removesuffix("/").split("/")):
+        return "leaves the archive or has empty parts"
+    return None

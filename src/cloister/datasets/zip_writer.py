@@ -36,6 +36,9 @@ class Entry:
     comment: str = ""
 
     def __post_init__(self) -> None:
+        fault = z.find_path_fault(self.path)
+        if fault is not None:
+            raise InputError(f"the path {quoted(self.path)} {fault}")
         name = self.path.encode()
         if not 1 <= len(name) <= MAX_NAME:
             raise InputError(f"the path {quoted(self.path)} is longer than {MAX_NAME} bytes, or empty")
