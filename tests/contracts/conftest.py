@@ -43,8 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:casted bytecode:UserWarning")
 
 
-@pytest.fixture(scope="session")
-def deployed() -> Suite:
+def deploy_suite() -> Suite:
+    """Deploy everything on the current chain."""
     entries = {name: boa.load_partial(str(REGISTRIES / f"{name}.vy")) for name in ("App", "Dataset", "Workerpool")}
     registries = {
         name: boa.load(str(REGISTRIES / f"{name}Registry.vy"), entry.deploy_as_blueprint())
@@ -61,6 +61,11 @@ def deployed() -> Suite:
         dataset_entry=entries["Dataset"],
         workerpool_entry=entries["Workerpool"],
     )
+
+
+@pytest.fixture(scope="session")
+def deployed() -> Suite:
+    return deploy_suite()
 
 
 @pytest.fixture
