@@ -1,0 +1,73 @@
+"""What an iApp sees of the file system: the arguments with which bubblewrap builds it.
+
+A read-only root with the Python runtime and the system's libraries, the bundle, the inputs; a fresh ``/proc`` of its
+own processes; and three size-capped writable places: ``/iexec_out``, ``/tmp`` and ``/dev/shm``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
+SHARED_MEMORY_BYTES = 64 << 20
+OUTPUT = "/iexec_out"
+SCRATCH = "/tmp"  # noqa: S108  # the sandbox's own, empty and private
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """``source`` as the agent sees it, read-only at ``target`` in the sandbox."""
+
+    source: Path
+    target: str
+
+
+def system_arguments() -> list[str]:
+    """Bind the system's libraries and the Python runtime, read-only."""
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for link in SYSTEM_LINKS:
+        path = Path(link)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), link]
+        elif path.is_dir():
+            arguments += ["--ro-bind", link, link]
+    for file in SYSTEM_FILES:
+        if Path(file).is_file():
+            arguments += ["--ro-bind", str(Path(file).resolve()), file]
+    prefix = Path(sys.base_prefix)
+    if not prefix.is_relative_to("/usr"):
+        arguments += ["--ro-bind", str(prefix), str(prefix)]
+    return arguments
+
+
+def masked_directories() -> list[str]:
+    """Packages that the host happens to have beside the runtime: not measured, so an iApp must not see them."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    names = {f"{sys.base_prefix}/lib/{version}/site-packages", "/usr/lib/python3/dist-packages"}
+    names |= {f"/usr/local/lib/{version}/dist-packages", f"/usr/local/lib/{version}/site-packages"}
+    return sorted(name for name in names if Path(name).is_dir())
+
+
+def can_mount_proc() -> bool:
+    """Whether a fresh ``/proc`` may be mounted in a user namespace here.
+
+    The kernel allows it only where the present one is not covered in part; a container's usually is. An iApp then runs
+    without any.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    points = [line.split(" ")[4] for line in mounts if len(line.split(" ")) > 4]
+    return "/proc" in points and not any(point.startswith("/proc/") for point in points)
+
+
+def writable_arguments(disk_bytes: int) -> list[str]:
+    """Mount the writable places, and make everything else read-only."""
+    arguments = ["--dev", "/dev"]
+    for target, size in (("/dev/shm", SHARED_MEMORY_BYTES), (SCRATCH, disk_bytes), (OUTPUT, disk_bytes)):  # noqa: S108
+        arguments += ["--perms", "0700", "--size", str(size), "--tmpfs", target]
+    return [*arguments, "--remount-ro", "/dev"]
