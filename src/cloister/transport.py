@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError, SSLError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from cloister import __version__
@@ -230,9 +230,9 @@ class Http:
         repeatable: bool | None,
     ) -> urllib3.BaseHTTPResponse:
         """Send and return the answer with its body unread, once its status is known to be 2xx."""
-        if not path.startswith("/"):
+        if path and not path.startswith("/"):
             raise InputError(f"a path begins with a slash: {quoted(path)}")
-        target = self._prefix + path + build_query(query)
+        target = (self._prefix + path or "/") + build_query(query)
         every = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
         may_repeat = repeatable if repeatable is not None else method in _SAFE_METHODS
         attempts = 2 if may_repeat and (body is None or isinstance(body, bytes)) else 1
@@ -267,6 +267,8 @@ class Http:
             except ProtocolError as error:
                 if attempts == 0:
                     raise UnavailableError(f"{self._peer} dropped the connection") from error
+            except NewConnectionError as error:
+                raise _unreachable(self._peer) from error
             except PoolTimeoutError as error:
                 raise UnavailableError(f"{self._peer} did not answer within {timeout:g} s") from error
             except SSLError as error:
@@ -274,9 +276,7 @@ class Http:
                     f"{self._peer} showed no trusted certificate", code="untrusted-certificate"
                 ) from error
             except (HTTPError, OSError) as error:
-                raise UnavailableError(
-                    f"cannot reach {self._peer}", hint="is it running, and is the address right?"
-                ) from error
+                raise _unreachable(self._peer) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse, cap: int, deadline: float, *, rate: int) -> Iterator[bytes]:
         """Yield the body in pieces, refusing what is too large or too slow."""
@@ -318,6 +318,10 @@ class Http:
             message += f": {text}"
         kind = _BY_STATUS.get(status) or (UnavailableError if status >= 500 or status < 200 else InputError)
         raise kind(message, code=code, hint=hint)
+
+
+def _unreachable(peer: str) -> UnavailableError:
+    return UnavailableError(f"cannot reach {peer}", hint="is it running, and is the address right?")
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

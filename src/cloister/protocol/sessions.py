@@ -247,8 +247,8 @@ def parse_session_call(value: object) -> SessionCall:
 class SessionAnswer:
     """What the SMS answers: the sealed release, the right to contribute, who gave it, and its proof.
 
-    ``signature`` is the SMS's personal signature over ``release_digest``. An envelope alone has no sender: without it the
-    host could seal a release of its own making to the enclave, and have another result signed.
+    ``signature`` is the SMS's personal signature over ``release_digest``. An envelope alone has no sender: without it
+    the host could seal a release of its own making to the enclave, and have another result signed.
     """
 
     sealed: bytes
