@@ -56,6 +56,10 @@ TEE: constant(bytes32) = 0x00000000000000000000000000000000000000000000000000000
 # Tag bits that name a TEE framework (scone, gramine, tdx); a dataset's are of no account.
 FRAMEWORKS: constant(bytes32) = 0x000000000000000000000000000000000000000000000000000000000000000e
 DEFAULT_CALLBACK_GAS: constant(uint256) = 200000
+# Results, callback data, enclave's and scheduler's signature in a batch: smaller than alone, because each has its place in memory.
+BATCH_RESULTS_CAP: constant(uint256) = 256
+BATCH_CALLBACK_CAP: constant(uint256) = 512
+BATCH_SIGN_CAP: constant(uint256) = 256
 
 APP_REGISTRY: immutable(address)
 DATASET_REGISTRY: immutable(address)
@@ -347,3 +351,36 @@ def contributeAndFinalize(
     tasks._contribute_and_finalize(
         _taskid, _resultDigest, _results, _resultsCallback, _enclaveChallenge, _enclaveSign, _authorizationSign
     )
+
+
+@external
+@nonreentrant
+def contributeAndFinalizeArray(
+    _taskids: DynArray[bytes32, state.BATCH_CAP],
+    _resultDigests: DynArray[bytes32, state.BATCH_CAP],
+    _results: DynArray[Bytes[BATCH_RESULTS_CAP], state.BATCH_CAP],
+    _resultsCallbacks: DynArray[Bytes[BATCH_CALLBACK_CAP], state.BATCH_CAP],
+    _enclaveChallenges: DynArray[address, state.BATCH_CAP],
+    _enclaveSigns: DynArray[Bytes[BATCH_SIGN_CAP], state.BATCH_CAP],
+    _authorizationSigns: DynArray[Bytes[BATCH_SIGN_CAP], state.BATCH_CAP],
+) -> bool:
+    """
+    @notice contributeAndFinalize for several tasks, at most 64, all or none.
+    @param _results At most 256 bytes each.
+    @param _resultsCallbacks At most 512 bytes each.
+    @param _enclaveSigns At most 256 bytes each, as are `_authorizationSigns`.
+    """
+    count: uint256 = len(_taskids)
+    assert len(_resultDigests) == count and len(_results) == count and len(_resultsCallbacks) == count
+    assert len(_enclaveChallenges) == count and len(_enclaveSigns) == count and len(_authorizationSigns) == count
+    for i: uint256 in range(count, bound=state.BATCH_CAP):
+        tasks._contribute_and_finalize(
+            _taskids[i],
+            _resultDigests[i],
+            _results[i],
+            _resultsCallbacks[i],
+            _enclaveChallenges[i],
+            _enclaveSigns[i],
+            _authorizationSigns[i],
+        )
+    return True

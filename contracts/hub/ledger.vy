@@ -14,6 +14,11 @@ from . import state
 
 uses: state
 
+struct Account:
+    stake: uint256
+    locked: uint256
+
+
 event Transfer:
     _from: indexed(address)
     to: indexed(address)
@@ -50,7 +55,7 @@ event Seize:
 
 LOW: constant(uint256) = 2**128 - 1
 SUPPLY_BOUND: constant(uint256) = 2**80
-# The account in whose name the kitty is seized and rewarded (keccak256("iExecKitty") cut to an address on iExec's networks).
+# The account in whose name the kitty is locked, seized and rewarded; the same on every network.
 KITTY: constant(address) = 0x99c2268479b93fDe36232351229815DF80837e23
 KITTY_RATIO: constant(uint256) = 10
 KITTY_MIN: constant(uint256) = 10**9

@@ -17,16 +17,18 @@
 struct Vote:
     resultHash: bytes32
     resultSeal: bytes32
-    # enclave challenge (160) | weight (16) << 160 | status (8) << 176
+    # enclave challenge (160) | status (8) << 160 | weight << 168
     record: uint256
 
 
 struct Ballot:
     consensusValue: bytes32
-    # sum of all groups plus one
+    resultDigest: bytes32
+    # sum of all groups' weights
     total: uint256
-    # winners (16) | reveals (16) << 16 | results' timestamp (40) << 32
-    counters: uint256
+    winners: uint256
+    reveals: uint256
+    resultsTimestamp: uint256
 
 
 struct Label:
