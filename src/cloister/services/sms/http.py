@@ -1,7 +1,6 @@
 """The SMS over HTTP: iExec's REST as its clients speak it (reference 3.2), and the enclave's own calls."""
 
-from __future__ import annotations
-
+# Annotations are evaluated here, not kept as text: FastAPI reads dependencies of local names out of them.
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -19,6 +18,7 @@ from cloister.services.part import body_cap
 from cloister.services.sms.schemas import NonceRequest
 from cloister.services.sms.service import SecretService, requester_secret_name, web2_secret_name
 from cloister.services.sms.sessions import SessionService
+from cloister.services.sms.store import SecretStore
 from cloister.services.sms.vault import SecretKind, SecretName
 
 FRAMEWORK = "TDX"
@@ -36,17 +36,21 @@ class SmsPart:
         self,
         *,
         database: Database,
+        store: SecretStore,
         secrets: SecretService,
         sessions: SessionService,
         authenticator: RequestAuthenticator,
     ) -> None:
         self._database = database
+        self._store = store
         self._secrets = secrets
         self._sessions = sessions
         self._authenticator = authenticator
 
     def start(self) -> None:
+        self._database.upgrade("sms")
         self._authenticator.start()
+        self._store.start()
 
     def stop(self) -> None:
         """Nothing runs in the background."""
@@ -190,7 +194,9 @@ class SmsPart:
 
         @router.put("/policies/{digest}")
         @body_cap(POLICY_CAP)
-        async def put_policy(request: Request, digest: str) -> Response:
+        async def put_policy(
+            request: Request, digest: str, _caller: Annotated[AuthenticatedRequest, Depends(signed)]
+        ) -> Response:
             body = await request.body()
             await run_sync(sessions.put_policy, Bytes32(digest), body)
             return _done()
@@ -222,7 +228,9 @@ class SmsPart:
                 await run_sync(action, name, value, header)
             except (Conflict, Unauthenticated) as error:
                 # The shape that iExec's SMS gives to these two families.
-                return JSONResponse({"data": None, "error": [error.message]}, status_code=error.http_status)
+                return JSONResponse(
+                    {"data": None, "error": [error.message], "code": error.code}, status_code=error.http_status
+                )
         else:
             await run_sync(action, name, value, header)
         return _done()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 from collections.abc import Callable
 
@@ -23,6 +22,7 @@ from cloister.protocol.codec import Address, parse_hex
 from cloister.protocol.signatures import SIGNATURE_LENGTH, message_digest, recover_address
 from cloister.sealing.envelope import HpkePublicKey
 from cloister.services.sms.ledger import Ledger, check_recent
+from cloister.services.sms.settings import SmsSettings
 from cloister.services.sms.store import SecretStore, SessionStore
 from cloister.services.sms.vault import SecretKind, SecretName
 
@@ -64,20 +64,16 @@ class SecretService:
     def __init__(
         self,
         *,
+        settings: SmsSettings,
         store: SecretStore,
         sessions: SessionStore,
         ledger: Ledger,
-        chain_id: int,
-        max_head_age: int,
-        max_rollback: int,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._ledger = ledger
-        self._chain_id = chain_id
-        self._max_head_age = max_head_age
-        self._max_rollback = max_rollback
+        self._settings = settings
         self._clock = clock
 
     def exists(self, name: SecretName) -> bool:
@@ -146,8 +142,9 @@ class SecretService:
             case SecretKind.WEB2 | SecretKind.REQUESTER:
                 return name.owner
             case SecretKind.DATASET | SecretKind.APP:
-                head = check_recent(self._ledger.head(), now=int(self._clock()), max_age=self._max_head_age)
-                self._sessions.advance_head(self._chain_id, head.number, max_rollback=self._max_rollback)
+                settings = self._settings
+                head = check_recent(self._ledger.head(), now=int(self._clock()), max_age=settings.max_head_age)
+                self._sessions.advance_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
                 return self._ledger.owner_of(name.owner, block=head.number)
 
     def _check_value(self, name: SecretName, value: bytes) -> HpkePublicKey | None:
@@ -177,11 +174,6 @@ def parse_result_key(value: bytes) -> HpkePublicKey:
         return HpkePublicKey(base64.b64decode(value.strip(), validate=True))
     except (binascii.Error, ValueError, CloisterError):
         raise InputError("the result key is not the base64 of a native public key", code="invalid-result-key") from None
-
-
-def evidence_digest(payload: bytes) -> str:
-    """Name a piece of evidence in the record: hex SHA-256."""
-    return hashlib.sha256(payload).hexdigest()
 
 
 def _challenge(name: SecretName, value: str) -> bytes:

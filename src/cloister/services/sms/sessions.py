@@ -155,10 +155,15 @@ class SessionService:
         release = self._assembler.assemble(
             Assembly(request.task_id, request.worker, task, deal, app, dataset, grant, params)
         )
-        sealed = envelope.seal(HpkePublicKey(request.hpke_public_key), build_release(release), request.context())
+        context = request.context()
+        sealed = envelope.seal(HpkePublicKey(request.hpke_public_key), build_release(release), context)
         message = scheduler_authorization(request.worker, request.task_id, request.enclave_challenge)
-        proof = settings.teebroker.sign_message(release_digest(request.context(), sealed))
-        answer = SessionAnswer(sealed, settings.teebroker.sign_message(message), settings.identity, proof)
+        answer = SessionAnswer(
+            sealed=sealed,
+            authorization=settings.teebroker.sign_message(message),
+            sms=settings.identity,
+            signature=settings.teebroker.sign_message(release_digest(context, sealed)),
+        )
         trail.release()
         return answer
 

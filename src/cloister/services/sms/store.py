@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from cloister.errors import Conflict, NotFound, Unauthenticated, UnavailableError
+from cloister.errors import Conflict, LocalError, NotFound, Unauthenticated, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.services.database import Database
 from cloister.services.sms.kek import KeyEncryptionKey
@@ -127,6 +127,9 @@ HEADS = Table(
 MAX_LIVE_NONCES_PER_TASK = 256
 MAX_LIVE_NONCES = 100_000
 
+SAME_VALUE = "already-set-same"
+"""Code of the conflict when a secret is set that holds this very value: a repeated call may take it for success."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRecord:
@@ -157,7 +160,12 @@ class SecretStore:
     def __init__(self, database: Database, kek: KeyEncryptionKey) -> None:
         self._database = database
         self._vault = Vault(kek)
-        self._index_key = _load_index_key(database, kek)
+        self._kek = kek
+        self._index_key = b""
+
+    def start(self) -> None:
+        """Load the key under which spent authorizations are remembered; the tables must be there."""
+        self._index_key = _load_index_key(self._database, self._kek)
 
     def exists(self, name: SecretName) -> bool:
         """Tell whether a live secret is stored under ``name``."""
@@ -183,6 +191,9 @@ class SecretStore:
                     self._spend(session, authorization, now)
                     self._write(session, name, value, previous=None if row is None else row.version, now=now)
                     return
+                if hmac.compare_digest(self._vault.open(name, _sealed(row)), value):
+                    # The caller proved to be the one who set it, so saying this gives nothing away.
+                    conflict.code = SAME_VALUE
         except Conflict as error:
             # Two at once: the database let one through.
             raise conflict from error
@@ -238,6 +249,8 @@ class SecretStore:
             ).scalar()
 
     def _spend(self, session: Session, authorization: bytes, now: int) -> None:
+        if not self._index_key:
+            raise LocalError("the secret store is used before its start")
         # Keyed, because the challenge of a weak secret would let a reader of the database guess it.
         digest = hmac.digest(self._index_key, authorization, "sha256")
         if session.execute(select(AUTHORIZATIONS.c.digest).where(AUTHORIZATIONS.c.digest == digest)).first():

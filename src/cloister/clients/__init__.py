@@ -1,0 +1,1 @@
+"""HTTP clients of our services, used by the sdk and the worker."""
