@@ -25,6 +25,9 @@ MAX_BUNDLE = 2 << 30
 MAX_FILES = 100_000
 SOURCE_DIRECTORY = "src"
 LIBRARY_DIRECTORY = "lib"
+SOURCE_TARGET = "/app"
+LIBRARY_TARGET = "/opt/iapp/lib"
+"""Where the two lie in the sandbox; compiled code names these paths."""
 
 _PIECE = 1 << 20
 _OCTAL = re.compile(rb"[0-7]{1,11}[ \0]?")
@@ -105,6 +108,18 @@ def _unpack(chunks: Iterable[bytes], staging: Path, expected: bytes, max_bytes: 
     if not (staging / SOURCE_DIRECTORY / manifest.entrypoint).is_file():
         raise DecodeError(f"the entry point {quoted(manifest.entrypoint)} is not in the bundle")
     return Bundle(manifest, staging, expected)
+
+
+def read_manifest(chunks: Iterable[bytes]) -> Manifest:
+    """Read the manifest at the front of a bundle; of the rest nothing is proved.
+
+    Raises:
+        DecodeError: not a bundle.
+    """
+    stream = _HashedStream(chunks, MAX_BUNDLE)
+    for name, size, _ in _members(stream):
+        return _read_manifest(name, size, stream)
+    raise DecodeError("the bundle is empty")
 
 
 def check_member_name(name: str) -> str:
