@@ -47,11 +47,24 @@ _OUTSIDE = ("build", "__pycache__", SETTINGS_NAME, REQUIREMENTS_NAME, "requireme
 """What lies beside the code and is not part of it, at the top of the folder."""
 _NOISE = ("__pycache__", "*.pyc", "*.pyo", "*.orig", "*~")
 # The paths in these records are those of the building machine.
-_LIBRARY_NOISE: tuple[str, ...] = ("*.dist-info/RECORD", "*.dist-info/direct_url.json", "*.dist-info/REQUESTED", "*.dist-info/INSTALLER")
-_LIBRARY_NOISE += ("bin/*", "share/*")
+_LIBRARY_NOISE = (
+    "*.dist-info/RECORD",
+    "*.dist-info/direct_url.json",
+    "*.dist-info/REQUESTED",
+    "*.dist-info/INSTALLER",
+    "bin/*",
+    "share/*",
+)
 # Test suites that are known not to be imported by the package itself; others stay, since some are.
-_TEST_SUITES: tuple[str, ...] = ("pandas/tests/*", "pyarrow/tests/*", "pyarrow/include/*", "sklearn/*/tests/*", "sklearn/tests/*")
-_TEST_SUITES += ("scipy/*/tests/*", "joblib/test/*")
+_TEST_SUITES = (
+    "pandas/tests/*",
+    "pyarrow/tests/*",
+    "pyarrow/include/*",
+    "sklearn/*/tests/*",
+    "sklearn/tests/*",
+    "scipy/*/tests/*",
+    "joblib/test/*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +199,6 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
                 raise InputError(f"{quoted(relative)} is neither a file nor a folder")
         hidden = [name for name in names if here == root and name.startswith(".")]
         names[:] = [name for name in names if name != "__pycache__" and name not in hidden]
-            name for name in names if name not in ("__pycache__",) and not (here == root and name.startswith("."))
-        ]
 
 
 def _source_files(folder: Path) -> Iterator[tuple[str, Path]]:
