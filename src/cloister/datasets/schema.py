@@ -53,7 +53,7 @@ HEAD_SIZE = 16
 _KEY = re.compile(r"[a-zA-Z0-9\-_]+", re.ASCII)
 _NO_KEY = re.compile(r"[^a-zA-Z0-9\-_]", re.ASCII)
 _MAGIC = (
-    (b"%PDF-", "application/pdf"),
+    (b"%PDF", "application/pdf"),
     (b"<?xml ", "application/xml"),
     (b"PK\x03\x04", "application/zip"),
     (b"PK\x05\x06", "application/zip"),
@@ -71,6 +71,8 @@ _MAGIC = (
     (b"\x00\x00\x01\xba", "video/mpeg"),
     (b"\x00\x00\x01\xb3", "video/mpeg"),
 )
+_OTHER_BRANDS = (b"qt  ", b"heic", b"mif1", b"avif")
+"""QuickTime and pictures: they share MP4's container."""
 _RIFF = {b"WAVE": "audio/x-wav", b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
 
 
@@ -79,7 +81,7 @@ def detect_media_type(head: bytes) -> str:
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
     if head[4:8] == b"ftyp":
-        return "video/mp4"
+        return OCTET_STREAM if head[8:12] in _OTHER_BRANDS else "video/mp4"
     return next((media for magic, media in _MAGIC if head.startswith(magic)), OCTET_STREAM)
 
 
