@@ -49,7 +49,8 @@ class Tally:
         return self.groups.get(result_hash, 0) * trust > self.total * (trust - 1)
 
 
-NO_TALLY: Final = Tally({}, 0)
+NO_TALLY: Final = Tally({}, 1)
+"""Where every task starts. The hub's total starts at one: an opinion that is still unheard."""
 
 
 def pool_stake(workerpool_price: int) -> int:
