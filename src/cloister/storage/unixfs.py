@@ -231,7 +231,7 @@ def parse_unixfs(node: Node) -> UnixFs:
             raise DecodeError(f"unixfs file has {len(node.links)} links and {len(block_sizes)} sizes")
         total = len(data) + sum(block_sizes)
         if file_size is not None and file_size != total:
-            raise DecodeError(f"unixfs file of {total} bytes says it has {file_size}")
+            raise DecodeError(f"unixfs file of {total} bytes says it has {file_size!r}")
         return UnixFs(kind, data, total, tuple(block_sizes))
     return UnixFs(kind, data, 0, ())
 
