@@ -46,11 +46,11 @@ class MemoryLedger:
         return None if task is None else (task, self.deals[task.deal_id])
 
     def grounds(
-        self, deal: Deal, match_transaction: Bytes32, *, block: int
+        self, deal_id: Bytes32, deal: Deal, match_transaction: Bytes32, *, block: int
     ) -> tuple[AppEntry, DatasetEntry | None, Matched | None]:
         self._read(block)
         matched = self.matches.get(match_transaction)
-        if matched is not None and self.deals.get(matched.deal_id) != deal:
+        if matched is not None and matched.deal_id != deal_id:
             matched = None
         return self.apps[deal.app.pointer], self.datasets.get(deal.dataset.pointer), matched
 

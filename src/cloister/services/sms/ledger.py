@@ -68,11 +68,9 @@ class Ledger(Protocol):
         ...
 
     def grounds(
-        self, deal: Deal, match_transaction: Bytes32, *, block: int
+        self, deal_id: Bytes32, deal: Deal, match_transaction: Bytes32, *, block: int
     ) -> tuple[AppEntry, DatasetEntry | None, Matched | None]:
-        """The deal's app and dataset, and the OrdersMatched event for ``deal`` in that transaction, if mined by
-        ``block``.
-        """
+        """The deal's app and dataset, and the deal's OrdersMatched event in that transaction, if mined by ``block``."""
         ...
 
     def grant_standing(

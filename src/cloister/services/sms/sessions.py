@@ -126,7 +126,7 @@ class SessionService:
         head = self._block()
         trail.note(block=head.number)
         task, deal = self._verify_task(call, head, trail)
-        app, dataset, matched = self._ledger.grounds(deal, call.match_transaction, block=head.number)
+        app, dataset, matched = self._ledger.grounds(task.deal_id, deal, call.match_transaction, block=head.number)
         self._verify_app(app, request)
         appraisal = self._appraise(request)
         trail.note(simulated=appraisal.simulated)
