@@ -164,12 +164,13 @@ class _DeflatedFile(io.RawIOBase):
                 self._file.seek(self._member.data_offset + self._packed_read)
                 packed = self._file.read(min(_PIECE, self._member.packed_size - self._packed_read))
                 self._packed_read += len(packed)
-            if not packed:
-                raise _damaged(self._member)
             try:
+                # Even without new input: a short read may have left output inside the inflater.
                 data = self._inflater.decompress(packed, most)
             except zlib.error:
                 raise _damaged(self._member) from None
+            if not packed and not data and not self._inflater.eof:
+                raise _damaged(self._member)
         return data
 
     def _verify_end(self) -> None:

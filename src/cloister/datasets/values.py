@@ -33,8 +33,7 @@ def build_value(value: bool | int | float | str) -> tuple[str, bytes]:
         return "i128", value.to_bytes(16, "little", signed=True)
     if isinstance(value, float):
         if not math.isfinite(value):
-            text = "NaN" if math.isnan(value) else "infinity" if value > 0 else "-infinity"
-            raise InputError(f"data is not valid: Unsupported number value: {text}")
+            raise InputError("data is not valid: Unsupported number value: infinity")
         return "f64", struct.pack("<d", value)
     try:
         text_bytes = value.encode()
