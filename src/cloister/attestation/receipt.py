@@ -9,81 +9,49 @@ other witness. Everything is deterministic CBOR; unknown members are refused.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import coincurve
 from Crypto.Hash import keccak
 
-from cloister.attestation.cbor import Tagged, Value, build_cbor, parse_cbor
-from cloister.attestation.evidence import Evidence, EvidenceKind, parse_evidence
+from cloister.attestation.cbor import Tagged, Value, parse_cbor
+from cloister.attestation.evidence import Evidence, parse_evidence
+from cloister.attestation.issuance import (
+    CNF,
+    EAT_PROFILE,
+    IAT,
+    MAX_RECEIPT,
+    NONCE,
+    PROFILE,
+    PROTECTED,
+    DatasetUse,
+    InputDigest,
+    ReceiptClaims,
+    build_claims,
+    build_receipt,
+    signed_bytes,
+)
 from cloister.attestation.policy import CLOCK_SKEW, AppraisalPolicy
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, Collateral, appraise
 from cloister.errors import CloisterError, DecodeError, LocalError, TooLarge, VerificationError
 
-PROFILE = "urn:cloister:receipt:1"
-MAX_RECEIPT = 256 * 1024
 MAX_INPUTS = 1000
 
-_COSE_SIGN1 = 18
-_PROTECTED = build_cbor({1: -47})
-_IAT, _CNF, _NONCE, _PROFILE = 6, 8, 10, 265
+__all__ = [
+    "DatasetUse",
+    "InputDigest",
+    "Receipt",
+    "ReceiptClaims",
+    "VerifiedReceipt",
+    "build_receipt",
+    "parse_receipt",
+    "verify_receipt",
+]
+
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 _SEAL = object()
-
-
-@dataclass(frozen=True, slots=True)
-class InputDigest:
-    """One thing the iApp was given: ``name`` as it stood in /iexec_in, ``sha256`` of the plain bytes there."""
-
-    name: str
-    sha256: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetUse:
-    """The protected data that was opened: address (20 bytes), checksum of the ciphertext (32).
-
-    ``order_hash`` and ``policy_hash`` (32 bytes each) are those of the grant, when there was one to hash.
-    """
-
-    address: bytes
-    checksum: bytes
-    order_hash: bytes | None = None
-    policy_hash: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptClaims:
-    """What the enclave states. ``binding`` is what its evidence commits to. Byte strings are raw, times unix seconds.
-
-    ``result_digest`` is the digest on chain; ``output_digest`` is the SHA-256 over name and SHA-256 of every output
-    file.
-    ``cause`` names why an iApp failed; None when it did not.
-    """
-
-    binding: ReportBinding
-    public_key: bytes
-    deal_id: bytes
-    index: int
-    worker: bytes
-    requester: bytes
-    app: bytes
-    dataset: DatasetUse | None
-    inputs: tuple[InputDigest, ...]
-    result_digest: bytes
-    output_digest: bytes
-    started_at: int
-    finished_at: int
-    evidence: Evidence
-    cause: str | None = None
-
-    @property
-    def simulated(self) -> bool:
-        return self.evidence.kind is EvidenceKind.SIMULATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +95,6 @@ class VerifiedReceipt:
         return self.appraisal.warning
 
 
-def build_receipt(claims: ReceiptClaims, sign: Callable[[bytes], bytes]) -> bytes:
-    """Encode and sign.
-
-    ``sign`` takes a 32-byte digest and answers with r || s (more bytes behind are ignored) by the key whose public
-    half is
-    ``claims.public_key``.
-    """
-    payload = _build_claims(claims)
-    signature = sign(hashlib.sha256(_signed_bytes(payload)).digest())[:64]
-    encoded = build_cbor(Tagged(_COSE_SIGN1, [_PROTECTED, {}, payload, signature]))
-    if len(encoded) > MAX_RECEIPT:
-        raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
-    return encoded
-
-
 def parse_receipt(encoded: bytes) -> Receipt:
     """Read a receipt. Proves nothing.
 
@@ -155,7 +108,7 @@ def parse_receipt(encoded: bytes) -> Receipt:
             pass
         case _:
             raise DecodeError("a receipt is a tagged COSE_Sign1", code="receipt-malformed")
-    if protected != _PROTECTED or unprotected:
+    if protected != PROTECTED or unprotected:
         raise DecodeError("the receipt's header is not that of ES256K alone", code="receipt-malformed")
     if len(signature) != 64:
         raise DecodeError(f"the receipt's signature has {len(signature)} bytes instead of 64", code="receipt-malformed")
@@ -184,7 +137,7 @@ def verify_receipt(
     # The claims of an object may be anybody's; only the bytes are signed.
     receipt = parse_receipt(receipt if isinstance(receipt, bytes) else receipt.encoded)
     claims = receipt.claims
-    _verify_signature(claims.public_key, _signed_bytes(_build_claims(claims)), receipt.signature)
+    _verify_signature(claims.public_key, signed_bytes(build_claims(claims)), receipt.signature)
     if keccak.new(digest_bits=256, data=claims.public_key).digest()[12:] != claims.binding.challenge:
         raise VerificationError("the receipt is signed by another key than the attested one", code="receipt-key")
     if not claims.started_at <= claims.finished_at <= now + CLOCK_SKEW:
@@ -199,11 +152,6 @@ def verify_receipt(
     if expected_result_digest is not None and not hmac.compare_digest(claims.result_digest, expected_result_digest):
         raise VerificationError("the receipt is for another result", code="receipt-result")
     return VerifiedReceipt(receipt, appraisal, _SEAL)
-
-
-def _signed_bytes(payload: bytes) -> bytes:
-    """The Sig_structure of RFC 9052 section 4.4."""
-    return build_cbor(["Signature1", _PROTECTED, b"", payload])
 
 
 def _verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:
@@ -222,43 +170,8 @@ def _verify_signature(public_key: bytes, message: bytes, signature: bytes) -> No
         raise VerificationError("the receipt's signature does not hold", code="receipt-signature")
 
 
-def _build_claims(claims: ReceiptClaims) -> bytes:
-    binding, dataset = claims.binding, claims.dataset
-    return build_cbor(
-        {
-            _IAT: claims.finished_at,
-            _CNF: {1: {1: 2, -1: 8, -2: claims.public_key[:32], -3: claims.public_key[32:]}},
-            _NONCE: binding.nonce,
-            _PROFILE: PROFILE,
-            "chain_id": binding.chain_id.to_bytes(32, "big").lstrip(b"\0"),
-            "hub": binding.hub,
-            "sms": binding.sms,
-            "task_id": binding.task_id,
-            "app_digest": binding.app_digest,
-            "challenge": binding.challenge,
-            "hpke_key": binding.hpke_key_hash,
-            "deal_id": claims.deal_id,
-            "index": claims.index,
-            "worker": claims.worker,
-            "requester": claims.requester,
-            "app": claims.app,
-            "dataset": None
-            if dataset is None
-            else [dataset.address, dataset.checksum, dataset.order_hash, dataset.policy_hash],
-            "inputs": [[item.name, item.sha256] for item in claims.inputs],
-            "result": claims.result_digest,
-            "output": claims.output_digest,
-            "started_at": claims.started_at,
-            "evidence": [claims.evidence.kind.value, claims.evidence.payload],
-            "report_data": build_report_data(binding),
-            "simulated": claims.simulated,
-            "cause": claims.cause,
-        }
-    )
-
-
 _LABELS = frozenset(
-    {_IAT, _CNF, _NONCE, _PROFILE}
+    {IAT, CNF, NONCE, EAT_PROFILE}
     | {
         "chain_id",
         "hub",
@@ -289,12 +202,12 @@ def _parse_claims(payload: bytes) -> ReceiptClaims:
     value = parse_cbor(payload)
     if not isinstance(value, dict) or set(value) != _LABELS:
         raise DecodeError("the receipt does not have exactly the claims of its profile", code="receipt-malformed")
-    if value[_PROFILE] != PROFILE:
+    if value[EAT_PROFILE] != PROFILE:
         raise DecodeError("the receipt has another profile", code="receipt-malformed")
     claims = _Claims(value)
     try:
         receipt = _read_claims(claims)
-        if _build_claims(receipt) != payload:
+        if build_claims(receipt) != payload:
             raise DecodeError("two claims of the receipt contradict each other", code="receipt-malformed")
     except LocalError as error:
         raise DecodeError(
@@ -309,7 +222,7 @@ def _read_claims(claims: _Claims) -> ReceiptClaims:
         hub=claims.raw("hub", 20),
         sms=claims.raw("sms", 20),
         task_id=claims.raw("task_id", 32),
-        nonce=claims.raw(_NONCE, 32),
+        nonce=claims.raw(NONCE, 32),
         app_digest=claims.raw("app_digest", 32),
         challenge=claims.raw("challenge", 20),
         hpke_key_hash=claims.raw("hpke_key", 32),
@@ -327,7 +240,7 @@ def _read_claims(claims: _Claims) -> ReceiptClaims:
         result_digest=claims.raw("result", 32),
         output_digest=claims.raw("output", 32),
         started_at=claims.number("started_at"),
-        finished_at=claims.number(_IAT),
+        finished_at=claims.number(IAT),
         evidence=claims.evidence(),
         cause=claims.cause(),
     )
@@ -349,7 +262,7 @@ class _Claims:
         return value
 
     def public_key(self) -> bytes:
-        match self._values[_CNF]:
+        match self._values[CNF]:
             case {1: dict(key)} if set(key) == {1, -1, -2, -3} and key[1] == 2 and key[-1] == 8:
                 return _bytes(key[-2], 32, "cnf") + _bytes(key[-3], 32, "cnf")
             case _:

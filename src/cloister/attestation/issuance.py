@@ -1,0 +1,129 @@
+"""Issuing a receipt: the enclave's half, which needs no verifier (start-up time) and is the one place that encodes
+claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloister.attestation.cbor import Tagged, build_cbor
+from cloister.attestation.evidence import Evidence, EvidenceKind
+from cloister.attestation.report import ReportBinding, build_report_data
+from cloister.errors import TooLarge
+
+PROFILE = "urn:cloister:receipt:1"
+MAX_RECEIPT = 256 * 1024
+COSE_SIGN1 = 18
+PROTECTED = build_cbor({1: -47})
+"""The protected header: algorithm ES256K (RFC 8812)."""
+IAT, CNF, NONCE, EAT_PROFILE = 6, 8, 10, 265
+"""Registered claims: RFC 8392, RFC 8747, RFC 9711."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputDigest:
+    """One thing the iApp was given: ``name`` as it stood in /iexec_in, ``sha256`` of the plain bytes there."""
+
+    name: str
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUse:
+    """The protected data that was opened: address (20 bytes), checksum of the ciphertext (32).
+
+    ``order_hash`` and ``policy_hash`` (32 bytes each) are those of the grant, when there was one to hash.
+    """
+
+    address: bytes
+    checksum: bytes
+    order_hash: bytes | None = None
+    policy_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptClaims:
+    """What the enclave states. ``binding`` is what its evidence commits to. Byte strings are raw, times unix seconds.
+
+    ``result_digest`` is the digest on chain; ``output_digest`` is the SHA-256 over name and SHA-256 of every output
+    file.
+    ``cause`` names why an iApp failed; None when it did not.
+    """
+
+    binding: ReportBinding
+    public_key: bytes
+    deal_id: bytes
+    index: int
+    worker: bytes
+    requester: bytes
+    app: bytes
+    dataset: DatasetUse | None
+    inputs: tuple[InputDigest, ...]
+    result_digest: bytes
+    output_digest: bytes
+    started_at: int
+    finished_at: int
+    evidence: Evidence
+    cause: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        return self.evidence.kind is EvidenceKind.SIMULATED
+
+
+def build_receipt(claims: ReceiptClaims, sign: Callable[[bytes], bytes]) -> bytes:
+    """Encode and sign.
+
+    ``sign`` takes a 32-byte digest and answers with r || s (more bytes behind are ignored) by the key whose public
+    half is
+    ``claims.public_key``.
+    """
+    payload = build_claims(claims)
+    signature = sign(hashlib.sha256(signed_bytes(payload)).digest())[:64]
+    encoded = build_cbor(Tagged(COSE_SIGN1, [PROTECTED, {}, payload, signature]))
+    if len(encoded) > MAX_RECEIPT:
+        raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
+    return encoded
+
+
+def signed_bytes(payload: bytes) -> bytes:
+    """The Sig_structure of RFC 9052 section 4.4."""
+    return build_cbor(["Signature1", PROTECTED, b"", payload])
+
+
+def build_claims(claims: ReceiptClaims) -> bytes:
+    """The payload: the claims as deterministic CBOR."""
+    binding, dataset = claims.binding, claims.dataset
+    return build_cbor(
+        {
+            IAT: claims.finished_at,
+            CNF: {1: {1: 2, -1: 8, -2: claims.public_key[:32], -3: claims.public_key[32:]}},
+            NONCE: binding.nonce,
+            EAT_PROFILE: PROFILE,
+            "chain_id": binding.chain_id.to_bytes(32, "big").lstrip(b"\0"),
+            "hub": binding.hub,
+            "sms": binding.sms,
+            "task_id": binding.task_id,
+            "app_digest": binding.app_digest,
+            "challenge": binding.challenge,
+            "hpke_key": binding.hpke_key_hash,
+            "deal_id": claims.deal_id,
+            "index": claims.index,
+            "worker": claims.worker,
+            "requester": claims.requester,
+            "app": claims.app,
+            "dataset": None
+            if dataset is None
+            else [dataset.address, dataset.checksum, dataset.order_hash, dataset.policy_hash],
+            "inputs": [[item.name, item.sha256] for item in claims.inputs],
+            "result": claims.result_digest,
+            "output": claims.output_digest,
+            "started_at": claims.started_at,
+            "evidence": [claims.evidence.kind.value, claims.evidence.payload],
+            "report_data": build_report_data(binding),
+            "simulated": claims.simulated,
+            "cause": claims.cause,
+        }
+    )

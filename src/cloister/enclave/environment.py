@@ -1,0 +1,85 @@
+"""What an iApp finds: its environment and command line (reference 6.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+
+from cloister.enclave.bundle import LIBRARY_TARGET, SOURCE_TARGET
+from cloister.protocol.codec import ZERO_ADDRESS
+from cloister.protocol.params import RequestParams
+from cloister.protocol.releases import Release
+
+INPUT_DIRECTORY = "/iexec_in"
+OUTPUT_DIRECTORY = "/iexec_out"
+SUPPORT_TARGET = "/opt/cloister"
+"""Where the sandbox shows the part of this package that an iApp may import: ``cloister.datasets`` and
+``cloister.errors``.
+"""
+
+
+def input_file_name(url: str) -> str:
+    """The name of an input file in ``/iexec_in``: ``0x`` and the SHA-256 of its URL in hex."""
+    return "0x" + hashlib.sha256(url.encode()).hexdigest()
+
+
+def dataset_file_name(release: Release) -> str:
+    """The name of the protected data in ``/iexec_in``: the dataset's address, lower case, as iExec's worker writes
+    it.
+    """
+    return str(ZERO_ADDRESS if release.dataset is None else release.dataset.address).lower()
+
+
+def build_environment(release: Release, params: RequestParams) -> dict[str, str]:
+    """The whole environment of the iApp. It holds the secrets that are meant for it and nothing of the agent's."""
+    dataset = dataset_file_name(release)
+    environment = {
+        "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/tmp",  # noqa: S108  # the sandbox's own
+        "TMPDIR": "/tmp",  # noqa: S108
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONPATH": f"{LIBRARY_TARGET}:{SUPPORT_TARGET}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONHASHSEED": "0",
+        "IEXEC_TASK_ID": str(release.task_id),
+        "IEXEC_DEAL_ID": str(release.deal_id),
+        "IEXEC_TASK_INDEX": str(release.index),
+        "IEXEC_IN": INPUT_DIRECTORY,
+        "IEXEC_OUT": OUTPUT_DIRECTORY,
+        "IEXEC_BOT_SIZE": str(release.bot_size),
+        "IEXEC_BOT_FIRST_INDEX": str(release.bot_first),
+        "IEXEC_BOT_TASK_INDEX": str(release.index),
+        "IEXEC_DATASET_ADDRESS": dataset,
+        "IEXEC_DATASET_FILENAME": dataset,
+        "IEXEC_INPUT_FILES_NUMBER": str(len(params.iexec_input_files)),
+        "IEXEC_INPUT_FILES_FOLDER": INPUT_DIRECTORY,
+    }
+    for number, url in enumerate(params.iexec_input_files, start=1):
+        environment[f"IEXEC_INPUT_FILE_NAME_{number}"] = input_file_name(url)
+    return environment | _secrets(release)
+
+
+def _secrets(release: Release) -> dict[str, str]:
+    secrets = {f"IEXEC_REQUESTER_SECRET_{number}": text for number, text in release.requester_secrets.items()}
+    if release.app_secret is not None:
+        secrets["IEXEC_APP_DEVELOPER_SECRET"] = secrets["IEXEC_APP_DEVELOPER_SECRET_1"] = release.app_secret
+    # A variable ends at a null byte; the rest of such a secret would be lost without a word.
+    return {name: text for name, text in secrets.items() if "\0" not in text}
+
+
+def build_command(entrypoint: str, params: RequestParams) -> tuple[str, ...]:
+    """The command line: the runtime, the entry point, and ``iexec_args`` cut as a shell would."""
+    return (f"{sys.base_prefix}/bin/python3", "-s", "-B", f"{SOURCE_TARGET}/{entrypoint}", *split_arguments(params))
+
+
+def split_arguments(params: RequestParams) -> list[str]:
+    """Cut ``iexec_args`` into words. Quotes that do not close are taken as they are."""
+    text = (params.iexec_args or "").replace("\0", "")
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()

@@ -1,0 +1,1 @@
+"""How a worker starts enclaves: one module per kind of machine."""
