@@ -42,6 +42,10 @@ class EnclaveProcess(Protocol):
         """The exit code, or None when it still runs after ``timeout`` seconds."""
         ...
 
+    def start_problem(self) -> str:
+        """Why it ended before it was ready, in the machine's own words; empty when there are none."""
+        ...
+
     def kill(self) -> None:
         """End it and everything in it, at once. May be called again, and from any thread."""
         ...

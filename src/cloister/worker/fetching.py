@@ -1,0 +1,136 @@
+"""Fetching what a task names: from the content store, or from the public web, and from nowhere inside this network.
+
+URLs are chosen by requesters and data owners, so a worker that fetched any of them would be their hand inside its own
+network. Only public addresses are asked, the address that was checked is the one that is connected to, and every hop
+of a redirect is checked anew.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from cloister.errors import Denied, InputError, NotFound, TooLarge, UnavailableError, quoted
+from cloister.storage.content import ContentStore
+
+CHUNK = 1 << 20
+MAX_REDIRECTS = 3
+MAX_INPUT_FILE = 256 << 20
+_CONNECT_SECONDS = 10.0
+_SECONDS = {"app": 3600.0, "dataset": 6 * 3600.0, "input": 300.0}
+_PREFIXES = ("/ipfs/", "/p2p/", "ipfs://")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class ContentFetcher:
+    """Fetches locations. Safe to use from several threads.
+
+    ``allowed_networks``: private networks that may be asked all the same, for a network that lives on one machine.
+    """
+
+    def __init__(self, store: ContentStore, *, allowed_networks: tuple[Network, ...] = ()) -> None:
+        self._store = store
+        self._allowed = tuple(allowed_networks)
+
+    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
+        """Yield the content of an ``/ipfs/...`` location or an http(s) URL.
+
+        Raises:
+            Denied: an address that is not public. InputError: another kind of location. NotFound. TooLarge: more than
+            ``max_bytes``. UnavailableError: it does not answer, or not in time.
+        """
+        deadline = time.monotonic() + _SECONDS.get(purpose, 300.0)
+        if purpose == "input":
+            max_bytes = min(max_bytes, MAX_INPUT_FILE)
+        for prefix in _PREFIXES:
+            if location.startswith(prefix):
+                chunks = self._store.open(location.removeprefix(prefix), cap=max_bytes)
+                return _timed(chunks, location, max_bytes, deadline)
+        if location.startswith(("https://", "http://")):
+            return _timed(self._web(location, deadline), location, max_bytes, deadline)
+        raise InputError(f"{quoted(location)} is neither an /ipfs/ location nor a web address")
+
+    def _web(self, url: str, deadline: float) -> Iterator[bytes]:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._request(url, deadline)
+            try:
+                target = response.get_redirect_location()
+                if target:
+                    url = urljoin(url, target)
+                    continue
+                if response.status == 404:
+                    raise NotFound(f"{quoted(url)} is not there")
+                if response.status != 200:
+                    raise UnavailableError(f"{quoted(url)} answered {response.status}")
+                yield from response.stream(CHUNK, decode_content=False)
+                return
+            except (HTTPError, OSError) as error:
+                raise UnavailableError(f"{quoted(url)} broke off") from error
+            finally:
+                response.close()
+        raise UnavailableError(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times")
+
+    def _request(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
+        parts = urlsplit(url)
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as error:
+            raise InputError(f"{quoted(url)} has no valid port") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise InputError(f"{quoted(url)} is not a plain web address")
+        address = self._resolve(parts.hostname, port)
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=max(1.0, min(30.0, deadline - time.monotonic())))
+        pool: urllib3.HTTPConnectionPool
+        if parts.scheme == "https":
+            pool = urllib3.HTTPSConnectionPool(
+                address, port, timeout=timeout, server_hostname=parts.hostname, assert_hostname=parts.hostname
+            )
+        else:
+            pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        headers = {"Host": parts.netloc, "Accept-Encoding": "identity"}
+        try:
+            return pool.request("GET", target, headers=headers, redirect=False, retries=False, preload_content=False)
+        except (HTTPError, OSError) as error:
+            raise UnavailableError(f"{quoted(url)} does not answer") from error
+
+    def _resolve(self, host: str, port: int) -> str:
+        """Resolve ``host`` to an address that may be asked: all of its addresses must be, so a name cannot hide one."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise UnavailableError(f"host {quoted(host)} is unknown") from error
+        addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found]
+        for address in addresses:
+            if not self._may_ask(address):
+                raise Denied(f"{quoted(host)} is at {address}, which is not a public address", code="private-address")
+        if not addresses:
+            raise UnavailableError(f"host {quoted(host)} has no address")
+        return str(addresses[0])
+
+    def _may_ask(self, address: IpAddress) -> bool:
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        real = mapped or address
+        if any(real.version == network.version and real in network for network in self._allowed):
+            return True
+        return real.is_global and not real.is_multicast
+
+
+def _timed(chunks: Iterator[bytes], location: str, max_bytes: int, deadline: float) -> Iterator[bytes]:
+    """Pass chunks on until the cap or the deadline."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise TooLarge(f"{quoted(location)} is larger than {max_bytes} bytes")
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"{quoted(location)} took too long")
+        yield chunk

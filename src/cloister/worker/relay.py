@@ -1,0 +1,360 @@
+"""Carrying an agent's frames: the host's side of the channel (``enclave.host`` is the other).
+
+The relay knows what one task may ask for and in which order, caps what goes either way, and gives up at the task's
+deadline. It sees ciphertext, sizes and times; what it carries is proved by those who read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cloister.errors import CloisterError, DecodeError, TooLarge, VerificationError, quoted
+from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
+from cloister.protocol.channel import Frame, FrameParser, build_frame
+from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
+from cloister.protocol.results import enclave_message, result_hash, result_seal
+from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest, parse_session_request
+from cloister.worker.runtimes.runtime import EnclaveProcess
+
+CHANNEL_VERSION = 1
+CHUNK = 1 << 20
+MAX_RESULT = 256 << 20
+MAX_INPUT_FILES = 100
+LOG_CHARACTERS = 100_000
+_READ = 1 << 20
+_READY_SECONDS = 30.0
+_IDLE_STEP = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTask:
+    """What the host tells the agent, and what it lets the agent ask for. ``deadline`` is unix seconds."""
+
+    task_id: Bytes32
+    worker: Address
+    chain_id: int
+    hub: Address
+    sms: Address
+    app_location: str
+    app_checksum: Bytes32
+    deadline: int
+    dataset_location: str | None = None
+    input_files: tuple[str, ...] = ()
+    max_result_bytes: int = MAX_RESULT
+
+    def to_json(self) -> dict[str, object]:
+        """The header of the ``task`` frame."""
+        return {
+            "task_id": self.task_id,
+            "worker": self.worker,
+            "chain_id": self.chain_id,
+            "hub": self.hub,
+            "sms": self.sms,
+            "app": {"multiaddr": self.app_location, "checksum": self.app_checksum},
+        }
+
+
+class RelayServices(Protocol):
+    """What the relay hands on to. Every method may raise any error of our tree; its message goes to the agent."""
+
+    def nonce(self, task_id: Bytes32) -> NonceGrant:
+        """Get a nonce from the SMS."""
+        ...
+
+    def session(self, request: SessionRequest) -> SessionAnswer:
+        """Add the scheduler's authorization and what else the SMS wants beside the request, and open the session."""
+        ...
+
+    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
+        """Fetch an app, a dataset or an input file (``purpose``) within ``max_bytes``."""
+        ...
+
+    def store_result(self, chunks: Iterable[bytes], size: int) -> None:
+        """Take the sealed result. Reading ``chunks`` raises when the agent breaks off; then nothing may be kept."""
+        ...
+
+    def report(self, status: str) -> None:
+        """Hear how far the agent is (``APP_DOWNLOADED``, ``DATA_DOWNLOADED``, ``COMPUTED``)."""
+        ...
+
+
+class EnclaveFailed(CloisterError):  # noqa: N818  # a name of the protocol: the enclave failed
+    """The agent could not do the task. ``cause`` is the platform's named cause."""
+
+    code = "enclave-failed"
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOutcome:
+    """A task that was computed; its result was given to ``store_result``. Signatures in it are proved.
+
+    ``authorization`` is the SMS's: the right to contribute with ``enclave_challenge``. ``cause`` names why the iApp
+    failed (its ``error.txt`` is the result), None when it did not. ``logs``: stdout and stderr where the host may
+    read them.
+    """
+
+    result_digest: Bytes32
+    enclave_challenge: Address
+    enclave_signature: bytes
+    results_callback: bytes
+    authorization: bytes
+    result_size: int
+    result_sha256: bytes
+    cause: str | None = None
+    logs: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+def run_relay(
+    process: EnclaveProcess,
+    task: RelayTask,
+    services: RelayServices,
+    *,
+    aborted: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.time,
+) -> RelayOutcome:
+    """Give ``task`` to a started agent and serve it to its end. The process is ended in any case.
+
+    ``aborted`` is asked at least every half second while the agent is silent.
+
+    Raises:
+        EnclaveFailed: the agent said so, broke the channel's rules, was aborted or ran past the deadline.
+        CloisterError: what ``store_result`` raised.
+    """
+    relay = _Relay(process, task, services, aborted, clock)
+    try:
+        return relay.run()
+    except (DecodeError, VerificationError) as error:
+        raise EnclaveFailed("ENCLAVE_CHANNEL_BROKEN", error.message) from error
+    except OSError as error:
+        raise EnclaveFailed("ENCLAVE_CHANNEL_BROKEN", f"the channel failed: {error.strerror}") from error
+    finally:
+        process.kill()
+
+
+class _Relay:
+    """The state of one conversation."""
+
+    def __init__(
+        self,
+        process: EnclaveProcess,
+        task: RelayTask,
+        services: RelayServices,
+        aborted: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._process = process
+        self._channel = process.channel
+        self._task = task
+        self._services = services
+        self._aborted = aborted
+        self._clock = clock
+        self._parser = FrameParser()
+        self._waiting: list[Frame] = []
+        self._asked: dict[str, int] = {}
+        self._challenge: Address | None = None
+        self._authorization = b""
+        self._logs: Mapping[str, str] | None = None
+        self._result: tuple[int, bytes] | None = None
+
+    def run(self) -> RelayOutcome:
+        ready = self._receive(until=min(self._clock() + _READY_SECONDS, self._task.deadline))
+        if ready.kind != "ready" or ready.header.get("version") != CHANNEL_VERSION:
+            raise DecodeError(f"the agent began with {quoted(ready.kind)} of another version")
+        platform = self._process.spec.platform
+        self._send("platform", {"kind": platform.kind}, platform.material)
+        self._send("task", self._task.to_json())
+        while True:
+            frame = self._receive(until=self._task.deadline)
+            if frame.kind == "done":
+                return self._finish(frame)
+            self._answer(frame)
+
+    def _answer(self, frame: Frame) -> None:
+        match frame.kind:
+            case "nonce":
+                self._once("nonce")
+                self._try(self._answer_nonce)
+            case "session":
+                self._once("session")
+                self._try(lambda: self._answer_session(frame))
+            case "fetch":
+                self._try(lambda: self._answer_fetch(frame))
+            case "report":
+                self._hear_report(frame)
+            case "logs":
+                self._once("logs")
+                self._logs = _parse_logs(frame.body)
+            case "result":
+                self._once("result")
+                self._take_result(frame)
+            case _:
+                raise DecodeError(f"the agent sent {quoted(frame.kind)}, which is no question")
+
+    def _once(self, kind: str, most: int = 1) -> None:
+        self._asked[kind] = self._asked.get(kind, 0) + 1
+        if self._asked[kind] > most:
+            raise DecodeError(f"the agent asked for {kind} more than {most} times")
+
+    def _try(self, answer: Callable[[], None]) -> None:
+        """Answer, or say why not. The agent decides what that means and reports the cause."""
+        try:
+            answer()
+        except (OSError, _Interrupted):
+            raise
+        except CloisterError as error:
+            self._send("error", {"cause": error.code, "message": quoted(error.message)})
+
+    def _answer_nonce(self) -> None:
+        self._send("nonce", self._services.nonce(self._task.task_id).to_json())
+
+    def _answer_session(self, frame: Frame) -> None:
+        request = parse_session_request(parse_json(frame.body))
+        if request.task_id != self._task.task_id or request.worker != self._task.worker:
+            raise DecodeError("the agent asks for a session of another task or worker")
+        answer = self._services.session(request)
+        message = scheduler_authorization(request.worker, request.task_id, request.enclave_challenge)
+        verify_personal_signature(message, answer.authorization, answer.sms)
+        self._challenge, self._authorization = request.enclave_challenge, answer.authorization
+        self._send("session", {}, canonical_json(answer.to_json()))
+
+    def _answer_fetch(self, frame: Frame) -> None:
+        location, purpose, most = (frame.header.get(name) for name in ("location", "purpose", "max_bytes"))
+        if not isinstance(location, str) or not isinstance(most, int) or isinstance(most, bool) or most < 0:
+            raise DecodeError("the agent's fetch has no location or no max_bytes")
+        allowed = {
+            "app": (self._task.app_location,),
+            "dataset": (self._task.dataset_location,),
+            "input": self._task.input_files,
+        }.get(str(purpose), ())
+        if location not in allowed:
+            raise DecodeError(f"the task does not name {quoted(location)} as {quoted(purpose)}")
+        self._once(f"fetch {purpose}", MAX_INPUT_FILES if purpose == "input" else 1)
+        size = 0
+        for chunk in self._services.fetch(location, str(purpose), most):
+            size += len(chunk)
+            if size > most:
+                raise TooLarge(f"{quoted(location)} is larger than {most} bytes")
+            self._check_time(self._task.deadline)
+            view = memoryview(chunk)
+            for start in range(0, len(view), CHUNK):
+                self._send("chunk", {}, bytes(view[start : start + CHUNK]))
+        self._send("end")
+
+    def _hear_report(self, frame: Frame) -> None:
+        self._once("report", 16)
+        cause = frame.header.get("cause")
+        if cause is not None:
+            raise EnclaveFailed(quoted(cause), quoted(frame.header.get("message", "")))
+        self._services.report(quoted(frame.header.get("status", "")))
+
+    def _take_result(self, frame: Frame) -> None:
+        size, sha256 = frame.header.get("size"), parse_hex(frame.header.get("sha256"), length=32)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise DecodeError("the agent's result has no size")
+        if size > self._task.max_result_bytes:
+            raise TooLarge(f"the result has {size} bytes; at most {self._task.max_result_bytes}")
+        if self._challenge is None:
+            raise DecodeError("the agent gives a result without a session")
+        taken = self._pieces(size, sha256)
+        self._services.store_result(taken, size)
+        # A sink that did not want all of it leaves the rest in the channel.
+        for _ in taken:
+            pass
+        self._result = (size, sha256)
+
+    def _pieces(self, size: int, sha256: bytes) -> Iterator[bytes]:
+        digest, left = hashlib.sha256(), size
+        while True:
+            frame = self._receive(until=self._task.deadline)
+            if frame.kind == "end":
+                break
+            left -= len(frame.body)
+            if frame.kind != "chunk" or left < 0:
+                raise DecodeError("the agent's result is not the size that it said")
+            digest.update(frame.body)
+            yield frame.body
+        if left or not hmac.compare_digest(digest.digest(), sha256):
+            raise DecodeError("the agent's result is not what it said")
+
+    def _finish(self, frame: Frame) -> RelayOutcome:
+        if self._result is None or self._challenge is None:
+            raise DecodeError("the agent is done without having given a result")
+        header: Mapping[str, Any] = frame.header
+        digest = parse_word("result_digest", header.get("result_digest"))
+        challenge = parse_address("enclave_challenge", header.get("enclave_challenge"))
+        if challenge != self._challenge:
+            raise DecodeError("the agent signs with another key than it attested")
+        signature = parse_hex(header.get("enclave_signature"), length=65)
+        task = self._task
+        message = enclave_message(result_hash(task.task_id, digest), result_seal(task.worker, task.task_id, digest))
+        verify_personal_signature(message, signature, challenge)
+        cause = header.get("cause")
+        return RelayOutcome(
+            result_digest=digest,
+            enclave_challenge=challenge,
+            enclave_signature=signature,
+            results_callback=parse_hex(header.get("results_callback"), cap=32 << 10),
+            authorization=self._authorization,
+            result_size=self._result[0],
+            result_sha256=self._result[1],
+            cause=None if cause is None else quoted(cause),
+            logs=self._logs,
+        )
+
+    def _send(self, kind: str, header: Mapping[str, Any] | None = None, body: bytes = b"") -> None:
+        self._channel.settimeout(max(1.0, self._task.deadline - self._clock()))
+        try:
+            self._channel.sendall(build_frame(Frame(kind, header or {}, body)))
+        except TimeoutError as error:
+            raise _Interrupted("ENCLAVE_TIMEOUT", "the enclave stopped reading") from error
+
+    def _receive(self, *, until: float) -> Frame:
+        while not self._waiting:
+            self._channel.settimeout(_IDLE_STEP)
+            try:
+                data = self._channel.recv(_READ)
+            except TimeoutError:
+                self._check_time(until)
+                continue
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise _Interrupted("ENCLAVE_DIED", self._last_words())
+            self._waiting += self._parser.feed(data)
+        return self._waiting.pop(0)
+
+    def _check_time(self, until: float) -> None:
+        if self._aborted():
+            raise _Interrupted("ENCLAVE_ABORTED", "the task was aborted")
+        if self._clock() >= until:
+            raise _Interrupted("ENCLAVE_TIMEOUT", "the enclave did not finish in time")
+
+    def _last_words(self) -> str:
+        code = self._process.wait(2.0)
+        problem = self._process.start_problem()
+        return f"the enclave ended without a result (exit code {code}){': ' if problem else ''}{quoted(problem)}"
+
+
+class _Interrupted(EnclaveFailed):
+    """Ends the conversation whatever is being answered."""
+
+
+def _parse_logs(body: bytes) -> Mapping[str, str]:
+    value = parse_json(body)
+    if not isinstance(value, dict) or set(value) != {"stdout", "stderr"}:
+        raise DecodeError("the agent's logs are not stdout and stderr")
+    logs = {}
+    for name, text in value.items():
+        if not isinstance(text, str):
+            raise DecodeError("the agent's logs are not text")
+        logs[name] = text[-LOG_CHARACTERS:]
+    return logs
