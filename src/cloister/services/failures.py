@@ -35,8 +35,8 @@ _STATUS_CODES = {
 class CarriedError(HTTPException):
     """An error of the tree raised while the framework reads a body: it lets only HTTP exceptions pass as they are."""
 
-    def __init__(self, status: int, error: CloisterError) -> None:
-        super().__init__(status_code=status, detail=error.message)
+    def __init__(self, status: int, error: CloisterError, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status_code=status, detail=error.message, headers=headers)
         self.error = error
 
 
@@ -54,13 +54,13 @@ def describe_error(error: CloisterError) -> Failure | None:
 
 def describe_http_exception(error: HTTPException) -> Failure:
     """Reduce the framework's own exceptions (no such path, method not allowed, unreadable body)."""
+    headers = tuple((name.lower(), value) for name, value in (error.headers or {}).items())
     if isinstance(error, CarriedError):
-        return Failure(error.status_code, error.error.code, error.error.message, error.error.hint)
+        return Failure(error.status_code, error.error.code, error.error.message, error.error.hint, headers)
     if isinstance(error.__cause__, CloisterError):
         carried = describe_error(error.__cause__)
         if carried is not None:
             return carried
-    headers = tuple((name.lower(), value) for name, value in (error.headers or {}).items())
     message = str(error.detail) if error.detail else "request refused"
     message = {404: "no such path", 405: "method not allowed"}.get(error.status_code, message[:1].lower() + message[1:])
     return Failure(error.status_code, _STATUS_CODES.get(error.status_code, "http"), message, None, headers)

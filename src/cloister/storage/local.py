@@ -296,6 +296,11 @@ class LocalWriter:
 
         Raises: as :meth:`LocalStore.put`.
         """
+        built = self.commit_built()
+        return Stored(built.cid, built.size)
+
+    def commit_built(self) -> Built:
+        """As :meth:`commit`, returning what a directory must know of its entry."""
         built = self._builder.finish()
         self._wait_flush()
         if self._incoming is not None:
@@ -309,7 +314,7 @@ class LocalWriter:
         ]
         self._store.commit(built, self._incoming, self._blocks, leaves)
         self._incoming = None
-        return Stored(built.cid, built.size)
+        return built
 
     def abort(self) -> None:
         """Remove every trace of a put that was not committed. Safe to call again, and after a commit."""

@@ -1,0 +1,44 @@
+"""CAR files: a root and every block under it, in one stream (IPLD CARv1), for clients that verify what they get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cbor2
+
+from cloister.errors import TooLarge
+from cloister.storage.cid import Cid, Codec
+from cloister.storage.dagpb import parse_node
+from cloister.storage.reading import BlockSource
+from cloister.storage.varint import build_varint
+
+_CID_TAG = 42
+_SEEN_CAP = 1_000_000
+"""Most different blocks in one answer: what was sent already is remembered, so that it is sent once."""
+
+
+def build_car(source: BlockSource, root: Cid) -> Iterator[bytes]:
+    """Yield the CAR of everything under ``root``, parents first, each block once and verified.
+
+    Raises:
+        VerificationError, NotFound, UnavailableError: from the source.
+        TooLarge: more than a million blocks.
+    """
+    # A CID inside dag-cbor is tag 42 over its bytes after a zero byte (the identity multibase).
+    header = cbor2.dumps({"roots": [cbor2.CBORTag(_CID_TAG, b"\0" + root.raw)], "version": 1}, canonical=True)
+    yield build_varint(len(header)) + header
+    seen: set[bytes] = set()
+    waiting = [root]
+    while waiting:
+        cid = waiting.pop()
+        if cid.raw in seen:
+            continue
+        if len(seen) >= _SEEN_CAP:
+            raise TooLarge(f"content has more than {_SEEN_CAP} blocks")
+        seen.add(cid.raw)
+        block = source.get_block(cid)
+        cid.verify_block(block)
+        yield build_varint(len(cid.raw) + len(block)) + cid.raw
+        yield block
+        if cid.codec is Codec.DAG_PB:
+            waiting += [link.cid for link in reversed(parse_node(block).links)]
