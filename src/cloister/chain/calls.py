@@ -16,7 +16,7 @@ class Call:
     """A transaction to be. ``to`` is None when it creates a contract; ``gas`` None lets the node estimate."""
 
     to: Address | None
-    data: bytes = field(repr=False)
+    data: bytes = field(default=b"", repr=False)
     value: int = 0
     gas: int | None = None
 
