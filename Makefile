@@ -10,7 +10,7 @@ TOOLS := node_modules/.package-lock.json
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test bench lint types clean wheel lock
+.PHONY: help setup demo test bench lint async clean wheel lock
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -43,6 +43,9 @@ bench: setup ## Measure gas, throughput, memory, latency; print a table beside t
 
 lint: setup ## Style, types and import rules only
 	@deploy/run-tests.sh lint
+
+async: setup ## Write the SDK's asyncio twin anew
+	@$(PY) deploy/make_async.py
 
 wheel: setup ## Build the wheel and the sdist
 	@$(PY) -m build --no-isolation

@@ -28,7 +28,11 @@ def run_one(name: str) -> list[Row]:
         "json.dump([dict(name=r.name, value=r.value, unit=r.unit, budget=r.budget, better=r.better) for r in rows], sys.stdout)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=TIMEOUT_SECONDS, check=False, cwd=LATEST.parents[1]
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+        cwd=LATEST.parents[1],
     )
     if done.returncode:
         print(f"bench {name} failed with exit {done.returncode}", file=sys.stderr)
@@ -39,7 +43,11 @@ def run_one(name: str) -> list[Row]:
 def machine() -> str:
     """What it ran on, in one line."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.machine(),
     )
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d', time.gmtime())}"
@@ -51,7 +59,13 @@ def show(rows: list[Row]) -> None:
     print(f"\n{'what':<{width}}  {'measured':>14}  {'budget':>16}  met")
     for row in rows:
         sign = "<=" if row.better == "less" else ">="
-        budget = "" if row.budget is None else f"{sign} {row.budget:,.4g}" if row.budget < 1000 else f"{sign} {row.budget:,.0f}"
+        budget = (
+            ""
+            if row.budget is None
+            else f"{sign} {row.budget:,.4g}"
+            if row.budget < 1000
+            else f"{sign} {row.budget:,.0f}"
+        )
         value = f"{row.value:,.0f}" if abs(row.value) >= 1000 else f"{row.value:.4g}"
         met = {True: "yes", False: "NO", None: ""}[row.met]
         print(f"{row.name:<{width}}  {value + ' ' + row.unit:>14}  {budget:>16}  {met}")

@@ -18,7 +18,9 @@ def missing_for_setup() -> list[str]:
     """What cannot be done without, each with the command that brings it."""
     problems = []
     if sys.version_info < MINIMUM:
-        problems.append(f"Python {MINIMUM[0]}.{MINIMUM[1]} or later (this is {sys.version.split()[0]}): apt-get install python3.11")
+        problems.append(
+            f"Python {MINIMUM[0]}.{MINIMUM[1]} or later (this is {sys.version.split()[0]}): apt-get install python3.11"
+        )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401

@@ -11,6 +11,8 @@ $bin/ruff check .
 $bin/ruff format --check .
 step "types"
 $bin/mypy
+step "async twin"
+$bin/python deploy/make_async.py --check
 step "import rules"
 $bin/lint-imports
 if [ "${1:-}" = lint ]; then exit 0; fi

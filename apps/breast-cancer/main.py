@@ -33,10 +33,13 @@ SEED = 569
 def main() -> int:
     """Train, score, write; returns the exit code."""
     out = Path(os.environ["IEXEC_OUT"])
-    data = ProtectedDataReader.from_environment()
-    entry = next(name for name in data.entries() if name.endswith(".parquet"))
-    with data.open(entry) as file:
-        table = parquet.read_table(file)
+    with ProtectedDataReader() as data:
+        entry = next((entry.path for entry in data.entries() if entry.path.endswith(".parquet")), None)
+        if entry is None:
+            print("the protected data holds no Parquet table", file=sys.stderr)
+            return 2
+        with data.open(entry) as file:
+            table = parquet.read_table(file)
     features = [name for name in table.column_names if name != "target"]
     if "target" not in table.column_names:
         print("the protected table has no column named target", file=sys.stderr)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cloister.errors import CloisterError as CloisterError
     from cloister.sdk.account import Account as Account
     from cloister.sdk.apps import IApps as IApps
+    from cloister.sdk.asynchronous import AsyncDataProtector as AsyncDataProtector
     from cloister.sdk.data_protector import DataProtector as DataProtector
     from cloister.sdk.orders import Orders as Orders
     from cloister.sdk.tasks import Tasks as Tasks
@@ -23,13 +24,24 @@ _HOMES = {
     "CloisterError": "cloister.errors",
     "Account": "cloister.sdk.account",
     "IApps": "cloister.sdk.apps",
+    "AsyncDataProtector": "cloister.sdk.asynchronous",
     "DataProtector": "cloister.sdk.data_protector",
     "Orders": "cloister.sdk.orders",
     "Tasks": "cloister.sdk.tasks",
     "Wallet": "cloister.sdk.wallet",
 }
 
-__all__ = ["Account", "CloisterError", "DataProtector", "IApps", "Orders", "Tasks", "Wallet", "__version__"]
+__all__ = [
+    "Account",
+    "AsyncDataProtector",
+    "CloisterError",
+    "DataProtector",
+    "IApps",
+    "Orders",
+    "Tasks",
+    "Wallet",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -102,7 +102,9 @@ def revoke(session: Session, grant: str | None, everything: str | None, app: str
     from cloister.errors import InputError
 
     if (grant is None) == (everything is None):
-        raise InputError("revoke one grant or all of one data's", hint="cloister access revoke HASH, or --all PROTECTED_DATA")
+        raise InputError(
+            "revoke one grant or all of one data's", hint="cloister access revoke HASH, or --all PROTECTED_DATA"
+        )
     with session.progress() as listener:
         protector = session.protector(listener)
         if grant is not None:
@@ -114,6 +116,11 @@ def revoke(session: Session, grant: str | None, everything: str | None, app: str
     def draw() -> None:
         from cloister.cli.render import table
 
-        table("revoked", ("grant", "transaction"), [(r["grant"], r["transaction"]) for r in revoked], empty="no open grant")
+        table(
+            "revoked",
+            ("grant", "transaction"),
+            [(r["grant"], r["transaction"]) for r in revoked],
+            empty="no open grant",
+        )
 
     session.show(revoked, draw)

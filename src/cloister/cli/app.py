@@ -16,7 +16,12 @@ def app() -> None:
 
 @app.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the bundle goes.  [default: FOLDER/build/<name>.bundle]")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Where the bundle goes.  [default: FOLDER/build/<name>.bundle]",
+)
 @options
 def build(session: Session, folder: Path, output: Path | None) -> None:
     """Build FOLDER (iapp.toml, code, requirements.txt) into one bundle. Same source, same digest."""
@@ -35,7 +40,9 @@ def build(session: Session, folder: Path, output: Path | None) -> None:
 @app.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", help="Name on chain.  [default: the manifest's]")
-@click.option("--secret", type=click.Path(path_type=Path, exists=True), help="File whose content only the app's enclaves get.")
+@click.option(
+    "--secret", type=click.Path(path_type=Path, exists=True), help="File whose content only the app's enclaves get."
+)
 @options
 def deploy(session: Session, source: Path, name: str | None, secret: Path | None) -> None:
     """Upload and register SOURCE: a folder (built first) or a bundle."""
@@ -51,7 +58,14 @@ def deploy(session: Session, source: Path, name: str | None, secret: Path | None
     def draw() -> None:
         from cloister.cli.render import facts
 
-        facts([("app", deployed.address), ("name", deployed.name), ("bundle", deployed.multiaddr), ("digest", deployed.checksum)])
+        facts(
+            [
+                ("app", deployed.address),
+                ("name", deployed.name),
+                ("bundle", deployed.multiaddr),
+                ("digest", deployed.checksum),
+            ]
+        )
 
     session.show(deployed.to_json(), draw)
 
@@ -80,7 +94,15 @@ def show(session: Session, address: str) -> None:
     def draw() -> None:
         from cloister.cli.render import facts
 
-        facts([("app", shown.address), ("name", shown.name), ("owner", shown.owner), ("bundle", shown.multiaddr), ("digest", shown.checksum)])
+        facts(
+            [
+                ("app", shown.address),
+                ("name", shown.name),
+                ("owner", shown.owner),
+                ("bundle", shown.multiaddr),
+                ("digest", shown.checksum),
+            ]
+        )
 
     session.show(shown.to_json(), draw)
 

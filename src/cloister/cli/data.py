@@ -20,19 +20,21 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--table", is_flag=True, help="Read a .csv or .parquet file as a table.")
 @click.option("--name", help="Public name on chain.  [default: the file's name]")
 @options
-def protect(session: Session, path: Path, name: str | None) -> None:
+def protect(session: Session, path: Path, table: bool, name: str | None) -> None:
     """Encrypt a file or folder, store it, mint it, give its key to the SMS.
 
-    A CSV or Parquet file is protected as a table (Parquet inside). If a step fails, the same command goes on where it stopped.
+    With --table a CSV or Parquet file is read as a table first, so that apps find Parquet whatever the source was. If a
+    step fails, the same command goes on where it stopped.
     """
     from cloister.errors import NotFound
 
     if not path.exists():
         raise NotFound(f"no file or folder at {path}", hint="check the path")
     with session.progress() as listener:
-        protected = session.protector(listener).protect_data(path, name=name or path.name)
+        protected = session.protector(listener).protect_data(_table(path) if table else path, name=name or path.name)
     session.show(protected.to_json(), lambda: _draw(protected))
 
 
@@ -77,6 +79,23 @@ def transfer(session: Session, address: str, new_owner: str) -> None:
         {"address": address, "to": new_owner, "transaction": transaction},
         lambda: click.echo(f"{address} now belongs to {new_owner}"),
     )
+
+
+def _table(path: Path) -> object:
+    """Read a table by the file's ending."""
+    from cloister.errors import ConfigurationError, InputError
+
+    try:
+        import pandas
+    except ImportError as error:
+        raise ConfigurationError("tables need pandas", hint="pip install 'cloister[dataframe]'") from error
+    readers = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}
+    if path.suffix not in readers:
+        raise InputError(f"{path.name} is no table that can be read here", hint="a .csv or .parquet file")
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path.name} cannot be read as a table: {str(error)[:200]}") from error
 
 
 def _draw(protected: ProtectedData) -> None:

@@ -21,7 +21,14 @@ OWN_NETWORK = "demo"
 
 
 @click.command()
-@click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("demo-result"), show_default=True, help="Folder for the result's files.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("demo-result"),
+    show_default=True,
+    help="Folder for the result's files.",
+)
 @options
 def demo(session: Session, output: Path) -> None:
     """Run the hospital demo: on the network that is up here, or on one of its own."""
@@ -41,7 +48,8 @@ def demo(session: Session, output: Path) -> None:
 @contextmanager
 def _network(session: Session) -> Iterator[str]:
     """The network to use: the named one when it is up, else one that lives as long as the demo."""
-    from cloister.network.local import LocalNetwork, LocalOptions, is_up
+    from cloister.network.local import LocalNetwork, LocalOptions
+    from cloister.network.state import is_up
 
     if is_up(session.network):
         yield session.network
@@ -69,7 +77,9 @@ def _tell(session: Session, demo: HospitalDemo) -> None:
             return action()
         with errors.status(title):
             value = action()
-        click.echo(click.style("✓ ", fg="green") + title + click.style(f"  ({time.monotonic() - begun:.1f} s)", dim=True))
+        click.echo(
+            click.style("✓ ", fg="green") + title + click.style(f"  ({time.monotonic() - begun:.1f} s)", dim=True)
+        )
         for line in say(value).splitlines():
             click.echo(f"    {line}")
         return value
@@ -102,19 +112,25 @@ def _tell(session: Session, demo: HospitalDemo) -> None:
     if not quiet:
         _draw_money(story)
     step("the hospital revokes the grant", demo.hospital_revokes, lambda transaction: f"transaction {transaction}")
-    step("the researcher tries again and is refused before any money moves", demo.researcher_is_refused, lambda words: words)
+    step(
+        "the researcher tries again and is refused before any money moves",
+        demo.researcher_is_refused,
+        lambda words: words,
+    )
 
 
 def _result_lines(story: Story) -> str:
     metrics = story.metrics
     receipt = story.receipt
     lines = [
-        f"trained on {metrics['trained_on']} patients, scored on {metrics['scored_on']}: "
+        f"trained on {metrics['trained_on']} patients, scored on {metrics['scored_on']}",
         f"accuracy {metrics['accuracy']:.1%}, ROC AUC {metrics['roc_auc']:.3f}",
         "saved " + ", ".join(str(path) for path in story.saved),
     ]
     if receipt is not None:
-        lines.append("receipt signed by the enclave's key" + (f" ({receipt.warning})" if receipt.warning else ""))
+        lines.append(
+            "receipt verified: signed by the enclave's key" + (f" ({receipt.warning})" if receipt.warning else "")
+        )
     return "\n".join(lines)
 
 
@@ -126,7 +142,12 @@ def _draw_money(story: Story) -> None:
         before, after = story.before[role], story.after[role]
         change = earned(story, role)
         name = "workerpool owner" if role == "scheduler" else role
-        return (name, rlc(_total(before)), rlc(_total(after)), f"{'+' if change > 0 else ''}{rlc(change) if change >= 0 else '-' + rlc(-change)}")
+        return (
+            name,
+            rlc(_total(before)),
+            rlc(_total(after)),
+            f"{'+' if change > 0 else ''}{rlc(change) if change >= 0 else '-' + rlc(-change)}",
+        )
 
     click.echo()
     table("money in the hub's accounts", ("party", "before", "after", "change"), [row(role) for role in story.before])

@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail({"code": error.code, "message": error.message, "hint": error.hint}, as_json=as_json)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "")
+        click.echo(error.format_message())
         sys.exit(2)
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
@@ -117,8 +117,16 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001  (the last seam: a user never sees a traceback)
         path = _record_crash(error)
         _fail(
-            {"code": "internal", "message": f"this is a bug in cloister: {type(error).__name__}", "hint": f"details in {path}"},
+            {
+                "code": "internal",
+                "message": f"this is a bug in cloister: {type(error).__name__}",
+                "hint": f"details in {path}",
+            },
             as_json=as_json,
         )
         sys.exit(LocalError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

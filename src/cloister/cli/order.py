@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cloister.cli.session import Session, options
+from cloister.protocol.orders import AppOrder, DatasetOrder, Order, RequestOrder, WorkerpoolOrder
+
+if TYPE_CHECKING:
+    from cloister.clients.market import OrderRecord
 
 KINDS = click.Choice(["app", "dataset", "workerpool", "request"])
+
+
+def _price(order: Order) -> int:
+    """What the order asks, or for a request the most it pays in all, in nRLC."""
+    match order:
+        case AppOrder():
+            return order.appprice
+        case DatasetOrder():
+            return order.datasetprice
+        case WorkerpoolOrder():
+            return order.workerpoolprice
+        case RequestOrder():
+            return order.appmaxprice + order.datasetmaxprice + order.workerpoolmaxprice
+
+
+def _json(record: OrderRecord) -> dict[str, object]:
+    return {
+        "order_hash": record.order_hash,
+        "status": record.status,
+        "remaining": record.remaining,
+        "signer": record.signer,
+        "published_at": record.published_at,
+        "order": record.order.to_json(),
+    }
 
 
 @click.group()
@@ -21,11 +51,18 @@ def order() -> None:
 @click.option("--workerpool", help="Workerpool, or any.")
 @click.option("--requester", help="Requester, or any.")
 @options
-def list_(session: Session, kind: str, app: str | None, dataset: str | None, workerpool: str | None, requester: str | None) -> None:
+def list_(
+    session: Session, kind: str, app: str | None, dataset: str | None, workerpool: str | None, requester: str | None
+) -> None:
     """List open orders of KIND, cheapest first."""
     from cloister.protocol.orders import OrderKind
 
-    filters = {"app": app or "any", "dataset": dataset or "any", "workerpool": workerpool or "any", "requester": requester or "any"}
+    filters = {
+        "app": app or "any",
+        "dataset": dataset or "any",
+        "workerpool": workerpool or "any",
+        "requester": requester or "any",
+    }
     records = list(session.protector(needs_wallet=False).orders.list(OrderKind(f"{kind}order"), **filters))
 
     def draw() -> None:
@@ -34,10 +71,10 @@ def list_(session: Session, kind: str, app: str | None, dataset: str | None, wor
         table(
             f"open {kind} orders",
             ("order", "resource", "price", "left", "signer"),
-            [(r.order_hash, r.order.resource, rlc(r.price), r.remaining, r.signer) for r in records],
+            [(r.order_hash, r.order.resource, rlc(_price(r.order)), r.remaining, r.signer) for r in records],
         )
 
-    session.show([record.to_json() for record in records], draw)
+    session.show([_json(record) for record in records], draw)
 
 
 @order.command()
@@ -63,7 +100,7 @@ def show(session: Session, kind: str, order_hash: str) -> None:
             ]
         )
 
-    session.show(record.to_json(), draw)
+    session.show(_json(record), draw)
 
 
 @order.command()

@@ -56,7 +56,9 @@ class StepDisplay:
         self._display.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._display.stop()
 
     def update(self, step: Step) -> None:
@@ -69,8 +71,8 @@ class StepDisplay:
         if step.done is not None:
             detail = _size(step.done) if step.total is None else f"{_size(step.done)} of {_size(step.total)}"
         if step.finished:
-            self._display.update(row, completed=1, **({"detail": detail} if detail else {}))
-        elif detail:
+            self._display.update(row, completed=1)
+        if detail:
             self._display.update(row, detail=detail)
 
 
@@ -83,7 +85,9 @@ def _size(count: int) -> str:
     return f"{count} B"
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing found") -> None:
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing found"
+) -> None:
     """Draw a table; say so when it is empty."""
     drawn = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:

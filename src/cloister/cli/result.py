@@ -39,5 +39,10 @@ def open_(session: Session, task_id: str, output: Path | None, cat: str | None) 
             ]
         )
 
-    value = {"task_id": task_id, "files": opened.names(), "encrypted": opened.encrypted, "saved": [str(path) for path in saved]}
+    value = {
+        "task_id": task_id,
+        "files": opened.names(),
+        "encrypted": opened.encrypted,
+        "saved": [str(path) for path in saved],
+    }
     session.show(value, draw)

@@ -13,8 +13,12 @@ from cloister.cli.session import Session, options
 @click.argument("app")
 @click.option("--data", "protected_data", metavar="ADDRESS", help="Protected data to run on.")
 @click.option("--args", help="Arguments of the app.")
-@click.option("--input-file", "input_files", multiple=True, metavar="URL", help="Public file the app gets; may be repeated.")
-@click.option("--secret", "secrets", multiple=True, metavar="N=@FILE", help="Secret number N, read from a file; may be repeated.")
+@click.option(
+    "--input-file", "input_files", multiple=True, metavar="URL", help="Public file the app gets; may be repeated."
+)
+@click.option(
+    "--secret", "secrets", multiple=True, metavar="N=@FILE", help="Secret number N, read from a file; may be repeated."
+)
 @click.option("--data-price", default="0", show_default=True, help="The most you pay for the data.")
 @click.option("--app-price", default="0", show_default=True, help="The most you pay for the app.")
 @click.option("--workerpool-price", default="0", show_default=True, help="The most you pay for the run.")
@@ -84,7 +88,11 @@ def run(
         if protector.connection.network.simulated:
             simulated_notice()
 
-    value = started.to_json() | {"files": files, "saved": [str(path) for path in saved], "enclave": protector.connection.network.enclave_kind}
+    value = started.to_json() | {
+        "files": files,
+        "saved": [str(path) for path in saved],
+        "enclave": protector.connection.network.enclave_kind,
+    }
     session.show(value, draw)
 
 

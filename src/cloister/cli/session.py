@@ -28,7 +28,9 @@ class Session:
     wallet: str | None
     as_json: bool
 
-    def protector(self, on_status: Callable[[Progress], None] | None = None, *, needs_wallet: bool = True) -> DataProtector:
+    def protector(
+        self, on_status: Callable[[Progress], None] | None = None, *, needs_wallet: bool = True
+    ) -> DataProtector:
         """Connect.
 
         Raises:
@@ -60,7 +62,10 @@ class Session:
 
             def as_line(progress: Progress) -> None:
                 if progress.done is None:
-                    click.echo(json.dumps({"step": progress.step, "finished": progress.finished, "detail": progress.detail}), err=True)
+                    click.echo(
+                        json.dumps({"step": progress.step, "finished": progress.finished, "detail": progress.detail}),
+                        err=True,
+                    )
 
             yield as_line
             return
@@ -71,8 +76,18 @@ class Session:
 def options(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Add ``--network``, ``--as`` and ``--json`` and hand the command a :class:`Session`."""
 
-    @click.option("--network", "-n", default=lambda: os.environ.get("CLOISTER_NETWORK", "local"), help="Name or URL of the network.  [default: local]")
-    @click.option("--as", "wallet", metavar="WHO", help="A demo account's role (hospital, company, …) or a key file.  [env: CLOISTER_WALLET]")
+    @click.option(
+        "--network",
+        "-n",
+        default=lambda: os.environ.get("CLOISTER_NETWORK", "local"),
+        help="Name or URL of the network.  [default: local]",
+    )
+    @click.option(
+        "--as",
+        "wallet",
+        metavar="WHO",
+        help="A demo account's role (hospital, company, …) or a key file.  [env: CLOISTER_WALLET]",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     @functools.wraps(command)
     def wrapped(network: str, wallet: str | None, as_json: bool, *args: P.args, **kwargs: P.kwargs) -> R:

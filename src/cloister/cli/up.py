@@ -22,7 +22,9 @@ STOP_SECONDS = 30
 
 
 @click.command()
-@click.option("--name", default="local", show_default=True, help="Name of the network; its state is kept under this name.")
+@click.option(
+    "--name", default="local", show_default=True, help="Name of the network; its state is kept under this name."
+)
 @click.option("--rpc", "rpc_url", metavar="URL", help="Use the chain that runs at URL instead of starting one.")
 @click.option("--port", default=7300, show_default=True, help="Port of all services on loopback.")
 @click.option("--chain-port", default=8545, show_default=True, help="Port of the local chain.")
@@ -31,19 +33,33 @@ STOP_SECONDS = 30
 @click.option("--slots", default=2, show_default=True, help="Tasks that the worker runs at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 def up(
-    name: str, rpc_url: str | None, port: int, chain_port: int, block_time: float, deployer_key: Path | None, slots: int, as_json: bool
+    name: str,
+    rpc_url: str | None,
+    port: int,
+    chain_port: int,
+    block_time: float,
+    deployer_key: Path | None,
+    slots: int,
+    as_json: bool,
 ) -> None:
     """Start chain, contracts, market, SMS, scheduler, indexer, storage and one worker; stop with Ctrl-C.
 
     State is kept: the next start goes on where this one stopped. Enclaves are SIMULATED.
     """
-    from cloister.network.local import LocalNetwork, LocalOptions, is_up
+    from cloister.network.local import LocalNetwork, LocalOptions
+    from cloister.network.state import is_up
 
     if is_up(name):
         raise Conflict(f"the network {name} is up already", hint=f"cloister down --name {name}")
     network = LocalNetwork(
         LocalOptions(
-            name=name, port=port, chain_port=chain_port, block_time=block_time, rpc_url=rpc_url, deployer_key=deployer_key, slots=slots
+            name=name,
+            port=port,
+            chain_port=chain_port,
+            block_time=block_time,
+            rpc_url=rpc_url,
+            deployer_key=deployer_key,
+            slots=slots,
         )
     )
     stop = threading.Event()
@@ -65,7 +81,13 @@ def _announce(network: LocalNetwork, *, as_json: bool) -> None:
     accounts = network.demo_addresses()
     if as_json:
         click.echo(
-            json.dumps({"ready_seconds": round(network.ready_seconds, 2), "network": description.to_json(), "accounts": accounts})
+            json.dumps(
+                {
+                    "ready_seconds": round(network.ready_seconds, 2),
+                    "network": description.to_json(),
+                    "accounts": accounts,
+                }
+            )
         )
         sys.stdout.flush()
         return
@@ -91,7 +113,7 @@ def _announce(network: LocalNetwork, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def down(name: str, as_json: bool) -> None:
     """Stop the network that runs under this name, cleanly."""
-    from cloister.network.local import running_process
+    from cloister.network.state import running_process
 
     process = running_process(name)
     if process is None:
@@ -100,7 +122,9 @@ def down(name: str, as_json: bool) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while running_process(name) is not None:
         if time.monotonic() > deadline:
-            raise UnavailableError(f"the network {name} (process {process}) did not stop in {STOP_SECONDS} s", hint=f"kill -9 {process}")
+            raise UnavailableError(
+                f"the network {name} (process {process}) did not stop in {STOP_SECONDS} s", hint=f"kill -9 {process}"
+            )
         time.sleep(0.1)
     click.echo(json.dumps({"stopped": name}) if as_json else f"stopped {name}")
 
@@ -110,7 +134,7 @@ def down(name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def status(name: str, as_json: bool) -> None:
     """Ask every service whether it is ready."""
-    from cloister.network.local import readiness
+    from cloister.network.state import readiness
     from cloister.sdk.home import load_description
 
     description = load_description(name)

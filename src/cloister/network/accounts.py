@@ -51,7 +51,9 @@ def load_accounts(path: Path) -> Accounts:
         stored = json.loads(path.read_text())
         keys = {str(role): PrivateKey.parse(text) for role, text in stored.items()}
     except (ValueError, AttributeError) as error:
-        raise ConfigurationError(f"{path} is damaged", hint="restore it, or remove the network's folder to begin anew") from error
+        raise ConfigurationError(
+            f"{path} is damaged", hint="restore it, or remove the network's folder to begin anew"
+        ) from error
     return Accounts(keys)
 
 

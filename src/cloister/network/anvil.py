@@ -5,8 +5,8 @@ Facts this file is built on (measured on anvil 1.7.1):
 * ``--state`` loses everything on kill -9 and ``--state-interval`` may leave truncated JSON, so we checkpoint ourselves:
   ``anvil_dumpState``, temporary file, fsync, rename. A chain that was killed goes back by at most one checkpoint interval;
   readers see that as a reorganisation and senders send again what is missing.
-* Automine livelocks past about a thousand queued transactions, and empty blocks make every later request slower, so we mine on
-  a fixed grid of ``block_time`` but only when something is pending, plus a slow heartbeat block that keeps the chain's clock moving.
+* Automine livelocks past about a thousand queued transactions, and empty blocks make every later request slower, so we mine
+  on a fixed grid of ``block_time`` but only when something is pending, plus a slow heartbeat block that keeps the clock moving.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.chain.rpc import JsonRpc
+from cloister.chain.rpc import JsonRpc, parse_quantity
 from cloister.errors import CloisterError, ConfigurationError, UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ def find_anvil() -> Path:
         if not os.access(named, os.X_OK):
             raise ConfigurationError(f"CLOISTER_ANVIL names no executable: {named}")
         return Path(named)
-    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower(), "")
+    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
+        platform.machine().lower(), ""
+    )
     package = f"anvil-{sys.platform}-{machine}"
     for root in (Path(__file__).parents[3], Path.cwd(), _tools_folder()):
         binary = root / "node_modules" / "@foundry-rs" / package / "bin" / "anvil"
@@ -206,7 +209,7 @@ class LocalChain:
             if self._stop.wait(max(0.0, next_tick - time.monotonic())):
                 return
             try:
-                pending = int(self._rpc.call("txpool_status")["pending"], 16)
+                pending = self._pending()
                 if pending or time.monotonic() - last_block >= self._options.heartbeat:
                     self._rpc.call("evm_mine")
                     last_block = time.monotonic()
@@ -216,11 +219,20 @@ class LocalChain:
                 if self._stop.is_set():
                     return
                 if self._process is not None and self._process.poll() is not None:
-                    logger.warning("the local chain died (exit %s); starting it from its checkpoint", self._process.returncode)
+                    logger.warning(
+                        "the local chain died (exit %s); starting it from its checkpoint", self._process.returncode
+                    )
                     with contextlib.suppress(CloisterError):
                         self._launch()
                 else:
                     logger.warning("the local chain did not answer: %s", error)
+
+    def _pending(self) -> int:
+        """How many transactions could be mined now."""
+        status = self._rpc.call("txpool_status")
+        if not isinstance(status, Mapping):
+            raise UnavailableError("the local chain does not tell its pending transactions")
+        return parse_quantity(status["pending"])
 
     def _keep_checkpoints(self) -> None:
         """Checkpoint soon after blocks with transactions, using at most a fifth of the time."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cloister.attestation.receipt import Receipt
+from cloister.attestation.receipt import VerifiedReceipt
 from cloister.errors import ConfigurationError, Denied, LocalError
 from cloister.iapp.bundle import build_bundle
 from cloister.protocol.units import Nrlc, parse_nrlc
@@ -49,7 +49,7 @@ class Story:
     before: Mapping[str, Balances] = field(default_factory=dict)
     after: Mapping[str, Balances] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    receipt: Receipt | None = None
+    receipt: VerifiedReceipt | None = None
     saved: list[Path] = field(default_factory=list)
     refusal: str = ""
 
@@ -114,7 +114,7 @@ class HospitalDemo:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.story.saved = result.save(self._folder)
         self.story.metrics = json.loads(result.read("metrics.json"))
-        self.story.receipt = run.receipt
+        self.story.receipt = run.receipt.verify()
         return self.story
 
     def hospital_revokes(self) -> str:
@@ -166,7 +166,7 @@ def earned(story: Story, role: str) -> Nrlc | int:
     return (after.stake + after.locked) - (before.stake + before.locked)
 
 
-def load_patients() -> Any:  # noqa: ANN401  (a pandas DataFrame; pandas is optional)
+def load_patients() -> Any:
     """The table that scikit-learn ships: 569 patients, 30 measurements, ``target`` (0 malignant, 1 benign).
 
     Raises:
@@ -175,7 +175,9 @@ def load_patients() -> Any:  # noqa: ANN401  (a pandas DataFrame; pandas is opti
     try:
         from sklearn.datasets import load_breast_cancer
     except ImportError as error:
-        raise ConfigurationError("the demo's data comes with scikit-learn", hint="pip install 'cloister[demo]'") from error
+        raise ConfigurationError(
+            "the demo's data comes with scikit-learn", hint="pip install 'cloister[demo]'"
+        ) from error
     return load_breast_cancer(as_frame=True).frame
 
 

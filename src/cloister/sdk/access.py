@@ -177,7 +177,9 @@ class Access:
         self._tell(Progress("REVOKE_ONE_ACCESS", finished=True, detail=receipt.transaction))
         return receipt.transaction
 
-    def revoke_all(self, protected_data: str, *, app: str | None = None, user: str | None = None) -> list[tuple[Grant, str]]:
+    def revoke_all(
+        self, protected_data: str, *, app: str | None = None, user: str | None = None
+    ) -> list[tuple[Grant, str]]:
         """Close every open grant of the data that matches; returns each with its transaction's hash."""
         self._tell(Progress("RETRIEVE_ALL_GRANTED_ACCESS"))
         grants = list(self.granted(protected_data=protected_data, app=app, user=user))
@@ -189,7 +191,9 @@ class Access:
         if owner is None:
             raise NotFound(f"no protected data at {dataset}", hint="check the address, and the network")
         if owner != self._connection.address:
-            raise Denied(f"{dataset} belongs to {owner}, not to {self._connection.address}", hint="use its owner's wallet")
+            raise Denied(
+                f"{dataset} belongs to {owner}, not to {self._connection.address}", hint="use its owner's wallet"
+            )
 
     def _check_app(self, app: Address) -> None:
         if app == ZERO_ADDRESS:
@@ -223,7 +227,9 @@ def _timestamp(when: When) -> int:
         try:
             when = datetime.fromisoformat(when)
         except ValueError:
-            raise InputError(f"not a time: {when}", hint='for example "2027-01-01" or "2027-01-01T12:00:00+01:00"') from None
+            raise InputError(
+                f"not a time: {when}", hint='for example "2027-01-01" or "2027-01-01T12:00:00+01:00"'
+            ) from None
     if isinstance(when, datetime):
         return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
     if isinstance(when, date):

@@ -71,7 +71,13 @@ class IApps:
         return App(address, name, connection.address, f"/ipfs/{stored.cid}", digest)
 
     def publish(
-        self, app: str, *, price: str | int = 0, uses: int = INFINITE_VOLUME, user: str | None = None, dataset: str | None = None
+        self,
+        app: str,
+        *,
+        price: str | int = 0,
+        uses: int = INFINITE_VOLUME,
+        user: str | None = None,
+        dataset: str | None = None,
     ) -> Bytes32:
         """Offer the app on the market: ``uses`` runs at ``price`` each, to ``user`` (None: anyone). Returns the order's hash.
 
@@ -82,7 +88,9 @@ class IApps:
         connection = self._connection
         shown = self.show(app)
         if shown.owner != connection.address:
-            raise Denied(f"{shown.address} belongs to {shown.owner}, not to {connection.address}", hint="use its owner's wallet")
+            raise Denied(
+                f"{shown.address} belongs to {shown.owner}, not to {connection.address}", hint="use its owner's wallet"
+            )
         order = sign_order(
             AppOrder(
                 app=shown.address,
@@ -112,6 +120,8 @@ class IApps:
         if owner is None:
             raise NotFound(f"no app deployed at {address}", hint="check the address, and the network")
         entry = connection.apps.app(address, block=block)
+        if entry is None:
+            raise NotFound(f"no app deployed at {address}", hint="check the address, and the network")
         return App(address, entry.name, owner, parse_multiaddr(entry.multiaddr), entry.checksum)
 
     def list(self, owner: str | None = None) -> Iterator[App]:
@@ -131,7 +141,7 @@ class IApps:
         self._connection.sms.push_app_secret(Address(app), secret, self._connection.signer)
 
 
-def _hashed_file(path: Path, digest: Any) -> Iterator[bytes]:  # noqa: ANN401  (hashlib has no public type)
+def _hashed_file(path: Path, digest: Any) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(READ_SIZE):
             digest.update(chunk)

@@ -32,13 +32,15 @@ class Connection:
 
     network: NetworkDescription
     wallet: Wallet | None = None
+    source: str = LOCAL
+    """How the network was found: its name on this machine, or its URL."""
 
     @classmethod
     def open(cls, network: str = LOCAL, *, wallet: Wallet | str | Path | None = None) -> Connection:
         """Find a network by name or URL; ``wallet`` is a Wallet, a key file's path or a demo account's role."""
         if isinstance(wallet, (str, Path)):
             wallet = Wallet.named(str(wallet), network if "://" not in network else LOCAL)
-        return cls(load_description(network), wallet)
+        return cls(load_description(network), wallet, network)
 
     @property
     def signer(self) -> PrivateKey:
@@ -121,7 +123,9 @@ class Connection:
         from cloister.chain.sender import TransactionSender
 
         folder = wallet_folder(self.address)
-        return TransactionSender(self.rpc, self.signer, Journal(folder / f"transactions-{self.network.contracts.hub.lower()}.sqlite"))
+        return TransactionSender(
+            self.rpc, self.signer, Journal(folder / f"transactions-{self.network.contracts.hub.lower()}.sqlite")
+        )
 
     @cached_property
     def market(self) -> MarketClient:
@@ -142,7 +146,9 @@ class Connection:
         """The scheduler's public face: task status and logs."""
         from cloister.clients.scheduler import SchedulerClient
 
-        return SchedulerClient(self.network.services.scheduler, chain_id=self.network.chain_id, hub=self.network.contracts.hub)
+        return SchedulerClient(
+            self.network.services.scheduler, chain_id=self.network.chain_id, hub=self.network.contracts.hub
+        )
 
     @cached_property
     def indexer(self) -> IndexerClient:

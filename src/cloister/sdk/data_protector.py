@@ -218,7 +218,9 @@ class DataProtector:
         run = Processing(self.connection, self._tell).start(request)
         return run.wait(timeout) if wait else run
 
-    def wait_for_task_completion(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> TaskView:
+    def wait_for_task_completion(
+        self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None
+    ) -> TaskView:
         """Wait until a task ended."""
         return self.tasks.wait(task_id, deal_id=deal_id, timeout=timeout)
 

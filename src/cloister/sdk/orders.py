@@ -21,7 +21,7 @@ class Orders:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def list(self, kind: OrderKind, **filters: Any) -> Iterator[OrderRecord]:  # noqa: ANN401  (the market's own filters)
+    def list(self, kind: OrderKind, **filters: Any) -> Iterator[OrderRecord]:
         """Open orders of a kind; filters are the market's (``app=``, ``dataset=``, ``requester=``, …)."""
         return self._connection.market.orders(kind, **filters)
 
@@ -64,13 +64,12 @@ class Orders:
             Denied: the wallet may not close it.
         """
         connection = self._connection
-        if isinstance(order, str):
-            order = self.show(kind, order).order
-        owner = self._owner(order)
+        closing = self.show(kind, order).order if isinstance(order, str) else order
+        owner = self._owner(closing)
         if owner != connection.address:
             raise Denied(f"the order is {owner}'s, not {connection.address}'s", hint="use its signer's wallet")
-        order_hash = order.hash(connection.domain)
-        call = connection.hub.manage_order(order, Operation.CLOSE)
+        order_hash = closing.hash(connection.domain)
+        call = connection.hub.manage_order(closing, Operation.CLOSE)
         return connection.sender.send(call, intent=f"close:{order_hash}").transaction
 
     def _owner(self, order: Order) -> Address:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.errors import Conflict, Denied, InputError, NotFound
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
-from cloister.protocol.tasks import task_id
-from cloister.protocol.matching import Matching, match_orders
+from cloister.protocol.matching import Match, match_orders
 from cloister.protocol.orders import AppOrder, DatasetOrder, OrderKind, RequestOrder, WorkerpoolOrder, sign_order
 from cloister.protocol.params import RequestParams
 from cloister.protocol.tags import TEE
+from cloister.protocol.tasks import task_id
 from cloister.protocol.units import Nrlc, format_rlc
 from cloister.sdk.connection import Connection
 from cloister.sdk.progress import Listener, Progress
-from cloister.sdk.results import RECEIPT_NAME, Result
+from cloister.sdk.results import Result
 from cloister.sdk.tasks import Tasks
 
 if TYPE_CHECKING:
-    from cloister.attestation.receipt import Receipt
+    from cloister.sdk.receipts import ResultReceipt
 
 RESULT_KEY_SECRET = "cloister-result-encryption-public-key"  # noqa: S105  (a name, not a secret)
 
@@ -72,11 +72,9 @@ class Run:
         return self._tasks.result(self.task_id)
 
     @cached_property
-    def receipt(self) -> Receipt:
-        """The receipt inside the result."""
-        from cloister.attestation.receipt import parse_receipt
-
-        return parse_receipt(self.result.read(RECEIPT_NAME))
+    def receipt(self) -> ResultReceipt:
+        """The receipt inside the result; ``.verify()`` proves it."""
+        return self._tasks.receipt(self.task_id, self.result)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON for machines."""
@@ -233,7 +231,12 @@ class Processing:
         )
 
     def _request_order(
-        self, request: Request, app: AppOrder, dataset: DatasetOrder | None, workerpool: WorkerpoolOrder, params: RequestParams
+        self,
+        request: Request,
+        app: AppOrder,
+        dataset: DatasetOrder | None,
+        workerpool: WorkerpoolOrder,
+        params: RequestParams,
     ) -> RequestOrder:
         connection = self._connection
         return sign_order(
@@ -260,12 +263,12 @@ class Processing:
 
     def _check(
         self, app: AppOrder, dataset: DatasetOrder | None, workerpool: WorkerpoolOrder, request: RequestOrder
-    ) -> Matching:
+    ) -> Match:
         """The contract's own checks, made here first: they cost nothing and say more."""
         facts = self._connection.hub.matching_facts(app, dataset, workerpool, request, block="latest")
         return match_orders(app, dataset, workerpool, request, facts)
 
-    def _check_stake(self, matching: Matching) -> None:
+    def _check_stake(self, matching: Match) -> None:
         connection = self._connection
         stake = connection.hub.account(connection.address, block="latest").stake
         if matching.total_price > stake:
@@ -292,10 +295,9 @@ class Processing:
         self, app: AppOrder, dataset: DatasetOrder | None, workerpool: WorkerpoolOrder, request: RequestOrder
     ) -> Run:
         connection = self._connection
-        call = connection.hub.match_orders(app, dataset or DatasetOrder(ZERO_ADDRESS, volume=0), workerpool, request)
+        call = connection.hub.match_orders(app, dataset, workerpool, request)
         receipt = connection.sender.send(call, intent=f"match:{request.hash(connection.domain)}")
         deal = connection.hub.matched_deal(receipt)
         task = task_id(deal, 0)
         self._tell(Progress("REQUEST_TO_PROCESS_PROTECTED_DATA", finished=True, detail=task))
         return Run(Tasks(connection, self._tell), task_id=task, deal_id=deal, transaction=receipt.transaction)
-

@@ -19,8 +19,8 @@ from cloister.datasets.packing import Packed, pack
 from cloister.errors import ConfigurationError, Conflict
 from cloister.protocol.codec import Address, Bytes32
 from cloister.sdk.connection import Connection
-from cloister.sdk.progress import Listener, Progress, counted
 from cloister.sdk.home import wallet_folder
+from cloister.sdk.progress import Listener, Progress, counted
 from cloister.sealing.keys import build_content_key, generate_content_key, seal_content, sealed_content_size
 from cloister.storage.multiaddr import build_multiaddr
 
@@ -90,10 +90,14 @@ class Protection:
         before = None if path is None else _path_fingerprint(path)
         source = packed.chunks if plaintext is None else _hashed(packed.chunks, plaintext)
         sealed = seal_content(key, source, entropy=os.urandom)
-        stored = self._connection.store.put(_hashed(counted(sealed, "UPLOAD_ENCRYPTED_FILE", total, self._tell), checksum))
+        stored = self._connection.store.put(
+            _hashed(counted(sealed, "UPLOAD_ENCRYPTED_FILE", total, self._tell), checksum)
+        )
         self._tell(Progress("UPLOAD_ENCRYPTED_FILE", finished=True, detail=str(stored.cid)))
         if path is not None and before != _path_fingerprint(path):
-            raise Conflict(f"{path} changed while it was being protected", hint="run it again when nothing writes there")
+            raise Conflict(
+                f"{path} changed while it was being protected", hint="run it again when nothing writes there"
+            )
         record = _Stored(
             fingerprint=before if before is not None else f"sha256:{plaintext.hexdigest() if plaintext else ''}",
             name=name,
@@ -172,7 +176,7 @@ class Protection:
             raise ConfigurationError(f"{file} is damaged", hint="remove it to begin that protection anew") from None
 
 
-def _hashed(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:  # noqa: ANN401  (hashlib has no public type)
+def _hashed(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
     for chunk in chunks:
         digest.update(chunk)
         yield chunk

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
-from cloister.datasets.archive import ArchiveLimits, read_names, read_member
+from cloister.datasets.archive import Archive
 from cloister.errors import NotFound, VerificationError
-
-if TYPE_CHECKING:
-    from cloister.attestation.receipt import VerifiedReceipt
 
 RECEIPT_NAME = "receipt.cose"
 IN_MEMORY = 8 << 20
@@ -34,13 +29,13 @@ class Result:
             if size > RESULT_CAP:
                 raise VerificationError(f"the result is larger than {RESULT_CAP} bytes")
             self._file.write(chunk)
+        self._archive = Archive(self._file)
         self.encrypted = encrypted
         """Whether it travelled encrypted."""
 
     def names(self) -> list[str]:
         """Names of the files, receipt excluded."""
-        self._file.seek(0)
-        return [name for name in read_names(self._file, ArchiveLimits()) if name != RECEIPT_NAME]
+        return [name for name in self._archive.names() if name != RECEIPT_NAME]
 
     def read(self, name: str) -> bytes:
         """One file's bytes.
@@ -48,11 +43,12 @@ class Result:
         Raises:
             NotFound: the result holds no such file.
         """
-        self._file.seek(0)
         try:
-            return read_member(self._file, name, ArchiveLimits())
+            return self._archive.read(name)
         except NotFound:
-            raise NotFound(f'no "{name}" file found in the result', hint=f"it holds: {', '.join(self.names())}") from None
+            raise NotFound(
+                f'no "{name}" file found in the result', hint=f"it holds: {', '.join(self.names())}"
+            ) from None
 
     def save(self, folder: Path) -> list[Path]:
         """Write all files under ``folder``; returns their paths. Existing files of the same name are replaced."""

@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError, VerificationError, quoted
+from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError, VerificationError
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.deals import Deal, deadlines
 from cloister.protocol.params import RequestParams
-from cloister.protocol.results import parse_results_location
-from cloister.protocol.tasks import Task, TaskStatus, task_id
+from cloister.protocol.results import downloadable_location, parse_results_location
+from cloister.protocol.tasks import Task, TaskStatus
+from cloister.protocol.tasks import task_id as derive_task_id
 from cloister.sdk.connection import Connection
 from cloister.sdk.progress import Listener, Progress
-from cloister.sdk.results import RESULT_CAP, Result
+from cloister.sdk.results import RECEIPT_NAME, Result
 from cloister.sealing.results import open_result
+
+if TYPE_CHECKING:
+    from cloister.chain.rpc import Head
+    from cloister.sdk.receipts import ResultReceipt
 
 POLL_SECONDS = 0.05
 POLL_MOST = 1.0
@@ -24,7 +29,7 @@ POLL_MOST = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, or ``TIMEOUT``); ``stage`` the scheduler's word, if any."""
+    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, ``TIMEOUT``); ``stage`` the scheduler's word."""
 
     task_id: Bytes32
     deal_id: Bytes32
@@ -72,25 +77,35 @@ class Tasks:
         head = connection.rpc.head()
         task = connection.hub.task(identity, block=head.number)
         if task is None:
-            if deal_id is None:
-                raise NotFound(f"no task found for id {identity} on chain {connection.network.chain_id}", hint="check the id")
-            deal = connection.hub.deal(Bytes32(deal_id), block=head.number)
-            category = connection.hub.category(deal.category, block=head.number)
-            limit = deadlines(deal.start_time, category.work_clock_time_ref).final
-            index = deal.index_of(identity)
-            return TaskView(identity, Bytes32(deal_id), index, _shown("UNSET", head.timestamp, limit), self._stage(identity)[0], limit, None)
+            return self._uninitialized(identity, deal_id, head)
         stage, detail = self._stage(identity)
         location = parse_results_location(task.results) if task.status is TaskStatus.COMPLETED else None
         return TaskView(
             task_id=identity,
             deal_id=task.deal_id,
             index=task.index,
-            status=_shown(task.status.name, head.timestamp, task.final_deadline),
+            status=task.status_name(head.timestamp),
             stage=stage,
             final_deadline=task.final_deadline,
             location=None if location is None else location.location,
             detail=detail,
         )
+
+    def _uninitialized(self, identity: Bytes32, deal_id: str | None, head: Head) -> TaskView:
+        """A task that the chain knows only through its deal."""
+        hub = self._connection.hub
+        deal = None if deal_id is None else hub.deal(Bytes32(deal_id), block=head.number)
+        if deal is None or deal_id is None:
+            raise NotFound(
+                f"no task found for id {identity} on chain {self._connection.network.chain_id}", hint="check the id"
+            )
+        parent = Bytes32(deal_id)
+        index = next((index for index in deal.indexes() if derive_task_id(parent, index) == identity), None)
+        if index is None:
+            raise NotFound(f"deal {parent} has no task {identity}", hint="check the ids")
+        limit = deadlines(deal.start_time, hub.category(deal.category, block=head.number).clock).final
+        status = "TIMEOUT" if head.timestamp >= limit else "UNSET"
+        return TaskView(identity, parent, index, status, self._stage(identity)[0], limit, None)
 
     def watch(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> Iterator[TaskView]:
         """Yield the task's view at once and whenever it changes, until it ended.
@@ -153,7 +168,10 @@ class Tasks:
         connection = self._connection
         view = self.status(task_id, deal_id=deal_id)
         if view.status != "TIMEOUT":
-            raise Conflict(f"task {task_id} is {view.status}, only a late task can be claimed", hint=f"late at {view.final_deadline}")
+            raise Conflict(
+                f"task {task_id} is {view.status}, only a late task can be claimed",
+                hint=f"late at {view.final_deadline}",
+            )
         known = connection.hub.task(view.task_id, block="latest") is not None
         call = (
             connection.hub.claim(view.task_id)
@@ -173,26 +191,43 @@ class Tasks:
         identity = Bytes32(task_id)
         task = connection.hub.task(identity, block="latest")
         if task is None:
-            raise NotFound(f"no task found for id {identity} on chain {connection.network.chain_id}", hint="check the id")
+            raise NotFound(
+                f"no task found for id {identity} on chain {connection.network.chain_id}", hint="check the id"
+            )
         if task.status is not TaskStatus.COMPLETED:
-            raise Conflict(f"task {identity} is not completed: {task.status.name}", hint=f"cloister task watch {identity}")
+            raise Conflict(
+                f"task {identity} is not completed: {task.status.name}", hint=f"cloister task watch {identity}"
+            )
         deal = connection.hub.deal(task.deal_id, block="latest")
+        if deal is None:
+            raise NotFound(f"no deal found for id {task.deal_id} on chain {connection.network.chain_id}")
         self._tell(Progress("TASK_RESULT_DOWNLOAD"))
         chunks = self._download(task)
         result = self._open(chunks, deal, identity)
         self._tell(Progress("TASK_RESULT_DOWNLOAD", finished=True))
         return result
 
+    def receipt(self, task_id: str, result: Result) -> ResultReceipt:
+        """The receipt inside a task's opened result, beside the digest that the chain has.
+
+        Raises:
+            NotFound: no such task, or the result holds no receipt.
+        """
+        from cloister.sdk.receipts import ResultReceipt
+
+        task = self._connection.hub.task(Bytes32(task_id), block="latest")
+        if task is None:
+            raise NotFound(
+                f"no task found for id {task_id} on chain {self._connection.network.chain_id}", hint="check the id"
+            )
+        return ResultReceipt(result.read(RECEIPT_NAME), self._connection.source, task.result_digest.raw)
+
     def _download(self, task: Task) -> Iterable[bytes]:
-        location = parse_results_location(task.results)
-        if location is None:
-            raise Conflict("no result uploaded for this task")
-        if location.storage != "ipfs" or not location.location.startswith("/ipfs/"):
-            raise Conflict(f"task result stored on {quoted(location.storage)}, download not supported")
-        return self._connection.store.open(location.location.removeprefix("/ipfs/"), cap=RESULT_CAP)
+        location = downloadable_location(parse_results_location(task.results))
+        return self._connection.store.open(location)
 
     def _open(self, chunks: Iterable[bytes], deal: Deal, task_id: Bytes32) -> Result:
-        params = RequestParams.parse(deal.params)
+        params = RequestParams.parse(deal.params, allow_unknown=True)
         if not params.iexec_result_encryption:
             return Result(chunks, encrypted=False)
         if params.cloister_result_key is None:
@@ -202,7 +237,9 @@ class Tasks:
             )
         wallet = self._connection.wallet
         if wallet is None or wallet.address != deal.beneficiary:
-            raise VerificationError(f"only {deal.beneficiary} can open this result", hint="use the beneficiary's wallet")
+            raise VerificationError(
+                f"only {deal.beneficiary} can open this result", hint="use the beneficiary's wallet"
+            )
         key = wallet.result_key()
         if key.public.key_id != params.cloister_result_key:
             raise VerificationError(
@@ -218,7 +255,3 @@ class Tasks:
         except CloisterError:
             return None, None
         return state.status, state.cause
-
-
-def _shown(status: str, now: int, final_deadline: int) -> str:
-    return "TIMEOUT" if status in ("UNSET", "ACTIVE", "REVEALING") and now >= final_deadline else status
