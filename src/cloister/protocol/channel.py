@@ -35,7 +35,7 @@ class Frame:
 
     kind: str
     header: Mapping[str, Any] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.kind) <= KIND_CAP:
