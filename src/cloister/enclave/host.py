@@ -4,7 +4,7 @@ The host is not trusted. It can refuse, stall or lie; every answer is capped and
 
 | agent | host |
 |---|---|
-| ``ready {version, measurement}`` | ``platform {kind}`` + what the attester needs, then ``task {...}`` |
+| ``ready {version, measurement}`` | ``platform {platform}`` + what the attester needs, then ``task {...}`` |
 | ``nonce {task_id}`` | ``nonce {nonce, expires_at}`` |
 | ``session {}`` + request | ``session {}`` + answer |
 | ``fetch {location, purpose, max_bytes}`` | ``chunk {}`` + bytes, ..., ``end {}`` |

@@ -71,9 +71,10 @@ class ContentFetcher:
                 if response.status != 200:
                     raise UnavailableError(f"{quoted(url)} answered {response.status}")
                 yield from response.stream(CHUNK, decode_content=False)
-                return
             except (HTTPError, OSError) as error:
                 raise UnavailableError(f"{quoted(url)} broke off") from error
+            else:
+                return
             finally:
                 response.close()
         raise UnavailableError(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times")

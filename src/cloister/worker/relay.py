@@ -170,7 +170,7 @@ class _Relay:
         if ready.kind != "ready" or ready.header.get("version") != CHANNEL_VERSION:
             raise DecodeError(f"the agent began with {quoted(ready.kind)} of another version")
         platform = self._process.spec.platform
-        self._send("platform", {"kind": platform.kind}, platform.material)
+        self._send("platform", {"platform": platform.kind}, platform.material)
         self._send("task", self._task.to_json())
         while True:
             frame = self._receive(until=self._task.deadline)
