@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from cloister.protocol.units import format_rlc
 from cloister.sdk.progress import Progress as Step
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+PIPED_WIDTH = 300
+"""Columns when nobody's terminal says otherwise: addresses and hashes stay in one piece."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else PIPED_WIDTH)
+
+
+console = _console(stderr=False)
+errors = _console(stderr=True)
 
 SIMULATED = "SIMULATED: not confidential against the host"
 
@@ -39,6 +49,14 @@ TITLES = {
 }
 
 
+class _Seconds(ProgressColumn):
+    """Seconds that a step took, or has taken so far."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time if task.finished else task.elapsed
+        return Text(f"{elapsed or 0.0:6.1f} s", style="dim")
+
+
 class StepDisplay:
     """One line per step, with its size where it has one."""
 
@@ -46,7 +64,7 @@ class StepDisplay:
         self._display = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<26}"),
-            TimeElapsedColumn(),
+            _Seconds(),
             TextColumn("{task.fields[detail]}", style="dim"),
             console=errors,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def open_(session: Session, task_id: str, output: Path | None, cat: str | None) 
     with session.progress() as listener:
         opened = session.protector(listener).get_result_from_completed_task(task_id)
     if cat is not None:
-        click.get_binary_stream("stdout").write(opened.read(cat))
+        sys.stdout.buffer.write(opened.read(cat))
         return
     saved = [] if output is None else opened.save(output)
 

@@ -25,7 +25,7 @@ from cloister.chain.sender import TransactionSender
 from cloister.errors import CloisterError, ConfigurationError, LocalError
 from cloister.network.accounts import DEMO_ROLES, Accounts, load_accounts
 from cloister.network.anvil import ChainOptions, LocalChain
-from cloister.network.composition import Composition, compose
+from cloister.network.composition import Backends, Composition, reference_values
 from cloister.network.deployment import Deployment, Settings, deploy
 from cloister.network.state import NetworkState
 from cloister.protocol.codec import Address
@@ -139,9 +139,10 @@ class LocalNetwork:
             start_block=deployment.block,
         )
         announce("starting market, SMS, scheduler, indexer and storage gateway")
-        self._composition = compose(description, accounts, self._state)
+        values = reference_values(self._state)
+        self._composition = Composition(Backends(description, accounts, self._state, rpc, values))
         self._composition.start(port)
-        self._state.save_description(description)
+        self._state.save_documents(description, values)
         self._offer_service()
         announce("starting the worker")
         self._start_worker()

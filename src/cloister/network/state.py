@@ -15,6 +15,7 @@ import urllib3
 from cloister.errors import CloisterError, Conflict, UnavailableError
 from cloister.protocol.networks import NetworkDescription
 from cloister.sdk.home import load_description, network_folder
+from cloister.sdk.receipts import FILE_NAME, ReferenceValues
 
 READINESS_SECONDS = 5.0
 READINESS_CAP = 64 * 1024
@@ -56,11 +57,12 @@ class NetworkState:
             self._lock.close()
             self._lock = None
 
-    def save_description(self, description: NetworkDescription) -> None:
-        """Write what clients need to find the network."""
-        temporary = self.folder / "network.json.tmp"
-        temporary.write_text(json.dumps(description.to_json(), indent=1))
-        temporary.replace(self.folder / "network.json")
+    def save_documents(self, description: NetworkDescription, values: ReferenceValues) -> None:
+        """Write what clients on this machine need: where the network is, and what its evidence rests on."""
+        for name, document in (("network.json", description.to_json()), (FILE_NAME, values.to_json())):
+            temporary = self.folder / f"{name}.tmp"
+            temporary.write_text(json.dumps(document, indent=1))
+            temporary.replace(self.folder / name)
 
     def path(self, *parts: str) -> Path:
         """A path below the folder; the folders above it are made 0700."""

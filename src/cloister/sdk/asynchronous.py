@@ -3,8 +3,6 @@
 Written by ``deploy/make_async.py`` from the synchronous classes; change those, then run ``make async``.
 """
 
-# ruff: noqa: A002, A003
-
 from __future__ import annotations
 
 import asyncio

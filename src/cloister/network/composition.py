@@ -1,0 +1,133 @@
+"""Where backends are named: settings, databases and chain readers of each service, joined on one origin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloister.attestation.evidence import EvidenceKind
+from cloister.chain.events import Cursor, EventReader
+from cloister.chain.rpc import JsonRpc
+from cloister.enclave.measurement import measure_agent
+from cloister.network.accounts import Accounts
+from cloister.network.part import NetworkPart
+from cloister.network.state import NetworkState
+from cloister.network.testroot import load_test_root
+from cloister.protocol.codec import Address
+from cloister.protocol.eip712 import hub_domain
+from cloister.protocol.networks import NetworkDescription
+from cloister.sdk.receipts import ReferenceValues
+from cloister.services.application import BackgroundServer, build_application
+from cloister.services.database import Database, open_database
+from cloister.services.gateway.http import GatewayPart
+from cloister.services.gateway.settings import GatewaySettings
+from cloister.services.market.chain_ledger import ChainMarketLedger
+from cloister.services.market.part import MarketSettings, build_market_part
+from cloister.services.part import Part
+from cloister.services.sms.chain_ledger import ChainLedger
+from cloister.services.sms.kek import create_local_kek
+from cloister.services.sms.part import build_sms_part
+from cloister.services.sms.settings import SmsSettings
+
+SERVICES = ("market", "sms", "scheduler", "indexer", "gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """What the services of one local network stand on."""
+
+    description: NetworkDescription
+    accounts: Accounts
+    state: NetworkState
+    rpc: JsonRpc
+    values: ReferenceValues
+
+    def database(self, service: str) -> Database:
+        """The service's own database file."""
+        return open_database(self.state.path("services", f"{service}.sqlite"))
+
+    def follow(self, *addresses: Address) -> Callable[[Cursor | None], EventReader]:
+        """Make event readers over contracts, from a stored cursor or from the network's first block."""
+        start = self.description.start_block
+        return lambda cursor: EventReader(self.rpc, addresses, from_block=start, cursor=cursor)
+
+
+def build_part(service: str, backends: Backends) -> Part:
+    """One service of the network."""
+    match service:
+        case "market":
+            return _market(backends)
+        case "sms":
+            return _sms(backends)
+        case "scheduler":
+            return _scheduler(backends)
+        case "indexer":
+            return _indexer(backends)
+        case _:
+            return GatewayPart(GatewaySettings(root=backends.state.path("content", "x").parent))
+
+
+def _market(backends: Backends) -> Part:
+    contracts = backends.description.contracts
+    chain_id = backends.description.chain_id
+    return build_market_part(
+        MarketSettings(
+            chain_id=chain_id,
+            hub=contracts.hub,
+            app_registry=contracts.app_registry,
+            dataset_registry=contracts.dataset_registry,
+            workerpool_registry=contracts.workerpool_registry,
+        ),
+        database=backends.database("market"),
+        ledger=ChainMarketLedger(backends.rpc, hub_domain(chain_id, contracts.hub), contracts.hub),
+        source=backends.follow(
+            contracts.hub, contracts.app_registry, contracts.dataset_registry, contracts.workerpool_registry
+        ),
+    )
+
+
+def _sms(backends: Backends) -> Part:
+    description = backends.description
+    return build_sms_part(
+        SmsSettings(
+            chain_id=description.chain_id,
+            hub=description.contracts.hub,
+            teebroker=backends.accounts.key("sms"),
+            policy=backends.values.policy,
+            collateral=backends.values.collateral,
+        ),
+        database=backends.database("sms"),
+        kek=create_local_kek(backends.state.path("services", "sms.kek")),
+        ledger=ChainLedger(backends.rpc, description.contracts.hub),
+    )
+
+
+class Composition:
+    """The services of a local network, served from threads of this process."""
+
+    def __init__(self, backends: Backends) -> None:
+        parts: list[Part] = [build_part(service, backends) for service in SERVICES]
+        parts.append(NetworkPart(backends.description, backends.values))
+        self._application = build_application(parts)
+        self._server: BackgroundServer | None = None
+
+    def start(self, port: int) -> None:
+        """Serve on loopback; returns when requests are answered.
+
+        Raises:
+            ConfigurationError: the port is taken.
+        """
+        self._server = BackgroundServer(self._application, host="127.0.0.1", port=port)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Answer what is under way, then stop every part."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+
+def reference_values(state: NetworkState) -> ReferenceValues:
+    """What evidence on this network rests on: its own test root, and the agent as installed here."""
+    root = load_test_root(state.path("testroot", "x").parent, state.name)
+    return ReferenceValues(EvidenceKind.SIMULATED, (root.root,), frozenset({measure_agent()}))
