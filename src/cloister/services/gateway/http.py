@@ -7,6 +7,7 @@ of its own, because it shares an origin with services and anybody may upload.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from cloister.services.gateway.answers import block_response, content_response, 
 from cloister.services.gateway.multipart import parse_boundary
 from cloister.services.gateway.settings import GatewaySettings
 from cloister.services.part import Failure, body_cap
+from cloister.storage.cid import Cid, Codec
 from cloister.storage.local import LocalStore
 
 _BATCH = 1024 * 1024
@@ -38,6 +40,7 @@ class GatewayPart:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._opened: LocalStore | None = None
+        self._identity = str(Cid.of_block(os.urandom(32), version=0, codec=Codec.DAG_PB))
 
     @property
     def store(self) -> LocalStore:
@@ -171,9 +174,9 @@ class GatewayPart:
 
         @router.post("/api/v0/id")
         def identity() -> dict[str, object]:
-            """This node is in no peer-to-peer network: it has an agent's name, and neither key nor addresses."""
+            """This node is in no peer-to-peer network: its id names this process, and it has neither key nor addresses."""
             return {
-                "ID": "",
+                "ID": self._identity,
                 "PublicKey": "",
                 "Addresses": [],
                 "AgentVersion": f"cloister/{__version__}",
