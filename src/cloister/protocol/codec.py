@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NoReturn, Self
@@ -24,6 +25,11 @@ UINT256_MAX: Final = 2**256 - 1
 SAFE_INTEGER_MAX: Final = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 8259 section 6)."""
 
+JSON_DEPTH_CAP: Final = 100
+"""Deepest nesting of JSON from outside."""
+
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 _HEX_DIGITS: Final = frozenset("0123456789abcdefABCDEF")
 
 
@@ -277,6 +283,17 @@ def _refuse_constant(text: str) -> NoReturn:
     raise DecodeError(f"json holds {text}, which is no number")
 
 
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting before the reader meets it: it recurses on the C stack, as far as the interpreter was told."""
+    if text.count("[") + text.count("{") <= JSON_DEPTH_CAP:
+        return
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > JSON_DEPTH_CAP:
+            raise DecodeError(f"json is nested deeper than {JSON_DEPTH_CAP}")
+
+
 def parse_json(document: bytes | str, *, cap: int = DEFAULT_JSON_CAP) -> object:
     """Read strict JSON from a stranger: UTF-8, no duplicate keys, no NaN, bounded size and depth.
 
@@ -288,6 +305,8 @@ def parse_json(document: bytes | str, *, cap: int = DEFAULT_JSON_CAP) -> object:
         raw = document.encode("utf-8") if isinstance(document, str) else bytes(document)
         if len(raw) > cap:
             raise TooLarge(f"json of {len(raw)} bytes is longer than the cap of {cap}")
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+        text = raw.decode("utf-8")
+        _check_depth(text)
+        return json.loads(text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"not valid json: {quoted(str(error))}") from error
