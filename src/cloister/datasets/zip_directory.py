@@ -28,7 +28,9 @@ class ArchiveLimits:
     max_entry_size: int = 1 << 42
     max_total_size: int = 1 << 42
     max_ratio: int = 200
-    """Most bytes that one compressed byte may become."""
+    """Most bytes that one compressed byte may become, once the archive holds more than ``ratio_free`` bytes."""
+    ratio_free: int = 256 << 20
+    """An app that writes a file of zeros makes no bomb: up to here the ratio does not matter."""
     max_depth: int = 64
     max_name: int = 1024
 
@@ -187,7 +189,9 @@ def _find_extra(extra: bytes, wanted: int) -> bytes | None:
 
 
 def _verify_sizes(records: list[_Record], limits: ArchiveLimits) -> None:
-    total = 0
+    total = sum(record.size for record in records)
+    if total > limits.max_total_size:
+        raise TooLarge(f"the archive holds {total} bytes, the cap is {limits.max_total_size}")
     for record in records:
         name = quoted(record.raw_name.decode(errors="replace"))
         if record.flags & z.FLAGS_ENCRYPTED:
@@ -198,11 +202,8 @@ def _verify_sizes(records: list[_Record], limits: ArchiveLimits) -> None:
             raise DecodeError(f"the stored entry {name} has two sizes")
         if record.size > limits.max_entry_size:
             raise TooLarge(f"the entry {name} is {record.size} bytes, the cap is {limits.max_entry_size}")
-        if record.size > limits.max_ratio * (record.packed_size + 64):
+        if total > limits.ratio_free and record.size > limits.max_ratio * (record.packed_size + 64):
             raise TooLarge(f"the entry {name} expands more than {limits.max_ratio} times")
-        total += record.size
-    if total > limits.max_total_size:
-        raise TooLarge(f"the archive holds {total} bytes, the cap is {limits.max_total_size}")
 
 
 def _member(file: IO[bytes], record: _Record, directory_offset: int, limits: ArchiveLimits) -> Member:

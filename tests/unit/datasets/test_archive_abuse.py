@@ -103,9 +103,9 @@ def over_directory() -> bytes:
     return head + directory + end(1, len(directory), len(head))
 
 
-def deflated_bomb() -> bytes:
+def deflated_bomb(size: int) -> bytes:
     packed = zlib.compress(bytes(50_000_000), 9)[2:-4]
-    return one(data=packed, method=8, size=50_000_000, crc=zlib.crc32(bytes(50_000_000)))
+    return one(data=packed, method=8, size=size, crc=zlib.crc32(bytes(50_000_000)))
 
 
 def zip64(count: int, *, record: Callable[[bytes], bytes] = bytes, locator: Callable[[bytes], bytes] = bytes) -> bytes:
@@ -199,7 +199,7 @@ ABUSES: dict[str, bytes] = {
     "zip64 record with another signature": zip64(1, record=lambda r: b"XXXX" + r[4:]),
     "zip64 record with another length": zip64(1, record=lambda r: r[:4] + struct.pack("<Q", 45) + r[12:]),
     "zip64 record that disagrees": zip64(1)[:-22] + end(2, len(DIRECTORY), SHIFT),
-    "bomb": deflated_bomb(),
+    "bomb": deflated_bomb(300_000_000),
     "claims 4 EiB": one(extra=struct.pack("<HHQQ", 1, 16, 2**62, 2**62), size=0xFFFFFFFF, packed=0xFFFFFFFF),
     "a name of 60,000 bytes": one(b"a" * 60_000),
     "deep": one(b"/".join([b"a"] * 100)),
@@ -215,6 +215,27 @@ def test_it_is_refused_as_a_whole(name: str) -> None:
     with pytest.raises((DecodeError, TooLarge)) as refusal:
         Archive(io.BytesIO(ABUSES[name]))
     assert len(str(refusal.value)) < 300
+
+
+def test_a_file_of_zeros_is_no_bomb() -> None:
+    archive = Archive(io.BytesIO(deflated_bomb(50_000_000)))
+    assert archive.read("a") == bytes(50_000_000)
+    with pytest.raises(TooLarge, match="expands"):
+        Archive(io.BytesIO(deflated_bomb(50_000_000)), ArchiveLimits(ratio_free=1000))
+
+
+def test_a_deflated_entry_that_is_noise_is_refused() -> None:
+    for noise in (b"\xff" * 40, b"\x07" * 40):
+        with pytest.raises(DecodeError, match="damaged"):
+            Archive(io.BytesIO(one(data=noise, method=8, size=40))).read("a")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:
+    file = io.BytesIO(b"".join(build_archive([Entry("a", bytes(1000))])))
+    archive = Archive(file)
+    file.truncate(40)
+    with pytest.raises(DecodeError, match="damaged"):
+        archive.read("a")
 
 
 def test_a_deflated_entry_that_grows_over_its_claim_is_stopped() -> None:

@@ -290,6 +290,12 @@ def test_a_file_that_changes_after_it_was_looked_at_is_refused(tmp_path: Path, s
         list(packed.chunks)
 
 
+def test_a_folder_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "/".join("a" * 70)).mkdir(parents=True)
+    with pytest.raises(InputError, match="deeper than 64"):
+        pack(tmp_path)
+
+
 def test_a_name_that_no_reader_takes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a\\b").write_bytes(b"x")
     with pytest.raises(InputError, match="backslash"):
