@@ -7,6 +7,7 @@ of its own, because it shares an origin with services and anybody may upload.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Annotated
@@ -112,11 +113,12 @@ class GatewayPart:
             return ndjson(_added_line(one) for one in await self._receive(request, adding))
 
     async def _receive(self, request: Request, adding: Adding) -> list[Added]:
-        """Hand the body over in batches; whatever happens, nothing half stored stays."""
+        """Hand the body over in batches, storing one while the next comes in; in any end nothing half stored stays."""
         started = time.monotonic()
         received = 0
         batch: list[bytes] = []
         gathered = 0
+        storing: asyncio.Task[None] | None = None
         try:
             async for chunk in request.stream():
                 received += len(chunk)
@@ -126,12 +128,18 @@ class GatewayPart:
                 batch.append(chunk)
                 gathered += len(chunk)
                 if gathered >= _BATCH:
-                    await anyio.to_thread.run_sync(adding.feed, b"".join(batch))
+                    if storing is not None:
+                        await storing
+                    storing = asyncio.create_task(anyio.to_thread.run_sync(adding.feed, b"".join(batch)))
                     batch, gathered = [], 0
+            if storing is not None:
+                await storing
             await anyio.to_thread.run_sync(adding.feed, b"".join(batch))
             return await anyio.to_thread.run_sync(adding.finish)
         finally:
             with anyio.CancelScope(shield=True):
+                if storing is not None:
+                    await asyncio.gather(storing, return_exceptions=True)
                 await anyio.to_thread.run_sync(adding.abort)
 
     def _route_reads(self, router: APIRouter) -> None:
