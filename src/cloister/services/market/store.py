@@ -1,0 +1,306 @@
+"""What the market remembers, in SQL.
+
+Publications come many at once: they go through one writer that puts whatever waits into one transaction, each in a
+savepoint of its own, so that one flush to disk serves them all. A caller gets its answer after that flush.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from cloister.chain.events import Cursor, parse_cursor
+from cloister.errors import Conflict, UnavailableError
+from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_json
+from cloister.protocol.orders import OrderKind
+from cloister.services.database import Database
+from cloister.services.market.filters import Page
+from cloister.services.market.records import BIGINT_MAX
+from cloister.services.market.tables import CATEGORIES, CHALLENGES, CHECKPOINTS, CONSUMPTIONS, DEALS, KEYS, ORDERS
+
+T = TypeVar("T")
+
+MAX_BATCH = 64
+WRITE_TIMEOUT = 30.0
+_CHECKPOINT = "watcher"
+
+
+class GroupWriter:
+    """Runs write jobs of many threads in shared transactions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._jobs: queue.SimpleQueue[tuple[Callable[[Session], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._thread = threading.Thread(target=self._run, name="market writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what waits, then end. Safe to call twice, and without a start."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(WRITE_TIMEOUT)
+            self._thread = None
+
+    def write(self, job: Callable[[Session], T]) -> T:
+        """Run ``job`` and return its result once it is on disk. What it raises undoes its own changes only.
+
+        Raises: whatever the job raises; UnavailableError when the writer is stopped or too slow.
+        """
+        if self._thread is None:
+            raise UnavailableError("the market is stopping")
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        try:
+            return future.result(WRITE_TIMEOUT)
+        except TimeoutError as error:
+            raise UnavailableError("the market's database is too slow") from error
+
+    def _run(self) -> None:
+        while True:
+            first = self._jobs.get()
+            if first is None:
+                return
+            batch, ending = [first], False
+            while len(batch) < MAX_BATCH and not self._jobs.empty():
+                job = self._jobs.get()
+                if job is None:
+                    ending = True
+                    break
+                batch.append(job)
+            self._commit(batch)
+            if ending:
+                return
+
+    def _commit(self, batch: Sequence[tuple[Callable[[Session], Any], Future[Any]]]) -> None:
+        done: list[tuple[Future[Any], Any]] = []
+        try:
+            with self._database.session_scope() as session:
+                for job, future in batch:
+                    try:
+                        with session.begin_nested():
+                            result = job(session)
+                    except Exception as error:  # noqa: BLE001 - it belongs to the job's caller
+                        future.set_exception(_translated(error))
+                        continue
+                    done.append((future, result))
+        except Exception as error:  # noqa: BLE001 - nothing of the batch is on disk: every caller must hear it
+            for future, _ in done:
+                future.set_exception(error)
+            return
+        for future, result in done:
+            future.set_result(result)
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, IntegrityError):
+        conflict = Conflict("the database refused the change: it breaks a constraint", code="constraint")
+        conflict.__cause__ = error
+        return conflict
+    return error
+
+
+class MarketStore:
+    """Reads and writes of the market's tables. Methods that take a session run inside a write job."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.writer = GroupWriter(database)
+
+    # --- login ---
+
+    def challenge_key(self) -> bytes:
+        """The key that challenges are derived from; made once per database."""
+        with self._database.session_scope() as session:
+            found = session.execute(select(KEYS.c.value).where(KEYS.c.name == "challenge")).scalar()
+            if found is None:
+                found = secrets.token_hex(32)
+                session.execute(insert(KEYS).values(name="challenge", value=found))
+        return bytes.fromhex(found)
+
+    def generation(self, address: Address) -> int:
+        """How many challenges an address used up."""
+        with self._database.read_scope() as session:
+            query = select(CHALLENGES.c.generation).where(CHALLENGES.c.address == str(address))
+            return session.execute(query).scalar() or 0
+
+    @staticmethod
+    def use_challenge(session: Session, address: Address, generation: int) -> bool:
+        """Use up a challenge: True for exactly one caller per generation."""
+        if generation == 0:
+            exists = session.execute(select(CHALLENGES.c.address).where(CHALLENGES.c.address == str(address))).first()
+            if exists is not None:
+                return False
+            session.execute(insert(CHALLENGES).values(address=str(address), generation=1))
+            return True
+        changed = session.execute(
+            update(CHALLENGES)
+            .where(CHALLENGES.c.address == str(address), CHALLENGES.c.generation == generation)
+            .values(generation=generation + 1)
+        )
+        return changed.rowcount == 1  # type: ignore[attr-defined, no-any-return]  # an update has a cursor
+
+    # --- orders ---
+
+    def order(self, kind: OrderKind, order_hash: Bytes32) -> Row[Any] | None:
+        """One order of a kind, in any status."""
+        with self._database.read_scope() as session:
+            return find_order(session, kind, order_hash)
+
+    def orders(
+        self, conditions: Sequence[ColumnElement[bool]], kind: OrderKind, page: Page
+    ) -> tuple[list[Row[Any]], int]:
+        """One page of an orderbook and how many there are in all."""
+        price = ORDERS.c.price.desc() if kind is OrderKind.REQUEST else ORDERS.c.price
+        query = select(ORDERS).where(*conditions).order_by(price, ORDERS.c.published_at, ORDERS.c.order_hash)
+        with self._database.read_scope() as session:
+            count = session.execute(select(func.count()).select_from(ORDERS).where(*conditions)).scalar_one()
+            rows = session.execute(query.offset(page.skip).limit(page.size)).all() if count > page.skip else []
+            return list(rows), count
+
+    def counts(self) -> dict[str, int]:
+        """How many orders of each kind are open."""
+        query = select(ORDERS.c.kind, func.count()).where(ORDERS.c.status == "open").group_by(ORDERS.c.kind)
+        with self._database.read_scope() as session:
+            return {row[0]: row[1] for row in session.execute(query)}
+
+    # --- deals and categories ---
+
+    def deal(self, deal_id: Bytes32) -> str | None:
+        """The record of a deal."""
+        with self._database.read_scope() as session:
+            return session.execute(select(DEALS.c.body).where(DEALS.c.deal_id == str(deal_id))).scalar()
+
+    def deals(self, conditions: Sequence[ColumnElement[bool]], page: Page) -> tuple[list[str], int]:
+        """One page of deals, newest first."""
+        query = select(DEALS.c.body).where(*conditions).order_by(DEALS.c.block.desc(), DEALS.c.deal_id)
+        with self._database.read_scope() as session:
+            count = session.execute(select(func.count()).select_from(DEALS).where(*conditions)).scalar_one()
+            return list(session.execute(query.offset(page.skip).limit(page.size)).scalars()), count
+
+    def prices(self, category: int, limit: int) -> list[tuple[int, int, int]]:
+        """Block time, workerpool price and volume of the newest deals of a category, oldest first."""
+        columns = (DEALS.c.block_timestamp, DEALS.c.workerpool_price, DEALS.c.volume)
+        query = select(*columns).where(DEALS.c.category == category).order_by(DEALS.c.block.desc(), DEALS.c.deal_id)
+        with self._database.read_scope() as session:
+            return [(row[0], row[1], row[2]) for row in session.execute(query.limit(limit))][::-1]
+
+    def category(self, catid: int) -> str | None:
+        """The record of a category."""
+        with self._database.read_scope() as session:
+            return session.execute(select(CATEGORIES.c.body).where(CATEGORIES.c.catid == catid)).scalar()
+
+    def categories(self, conditions: Sequence[ColumnElement[bool]], page: Page) -> tuple[list[str], int]:
+        """One page of categories, shortest time first."""
+        query = select(CATEGORIES.c.body).where(*conditions).order_by(CATEGORIES.c.clock, CATEGORIES.c.catid)
+        with self._database.read_scope() as session:
+            count = session.execute(select(func.count()).select_from(CATEGORIES).where(*conditions)).scalar_one()
+            return list(session.execute(query.offset(page.skip).limit(page.size)).scalars()), count
+
+    # --- the watcher ---
+
+    def cursor(self) -> Cursor | None:
+        """Where the watcher stopped reading."""
+        with self._database.read_scope() as session:
+            found = session.execute(select(CHECKPOINTS.c.cursor).where(CHECKPOINTS.c.name == _CHECKPOINT)).scalar()
+        return None if found is None else parse_cursor(parse_json(found))
+
+    def scalars(self, query: Select[Any]) -> list[str]:
+        """The first column of a query's rows."""
+        with self._database.read_scope() as session:
+            return list(session.execute(query).scalars())
+
+
+def find_order(session: Session, kind: OrderKind, order_hash: Bytes32) -> Row[Any] | None:
+    """One order of a kind, in any status."""
+    query = select(ORDERS).where(ORDERS.c.order_hash == str(order_hash), ORDERS.c.kind == kind.value)
+    return session.execute(query).first()
+
+
+def save_cursor(session: Session, cursor: Cursor) -> None:
+    """Remember that everything before this cursor is taken in."""
+    text = canonical_json(cursor.to_json()).decode("utf-8")
+    changed = session.execute(update(CHECKPOINTS).where(CHECKPOINTS.c.name == _CHECKPOINT).values(cursor=text))
+    if changed.rowcount == 0:  # type: ignore[attr-defined]  # an update has a cursor
+        session.execute(insert(CHECKPOINTS).values(name=_CHECKPOINT, cursor=text))
+
+
+def add_consumption(session: Session, block: int, log_index: int, order_hash: Bytes32, volume: int | None) -> None:
+    """Note that a match used ``volume`` of an order, or (None) that it was closed. Again is no change."""
+    key = {"block": block, "log_index": log_index, "order_hash": str(order_hash)}
+    known = select(CONSUMPTIONS.c.block).where(*(CONSUMPTIONS.c[name] == value for name, value in key.items()))
+    if session.execute(known).first() is None:
+        clamped = None if volume is None else min(volume, BIGINT_MAX)
+        session.execute(insert(CONSUMPTIONS).values(**key, volume=clamped))
+
+
+def settle(session: Session, order_hashes: Iterable[str], *, watched_to: int) -> None:
+    """Recompute ``remaining`` and ``status`` of orders from the chain's events.
+
+    What the chain told at publication counts only until the events of that block are here: a reorganised chain may
+    take it back.
+    """
+    hashes = sorted(set(order_hashes))
+    for start in range(0, len(hashes), 500):
+        part = hashes[start : start + 500]
+        used: dict[str, int] = {}
+        closed: set[str] = set()
+        query = select(CONSUMPTIONS.c.order_hash, CONSUMPTIONS.c.volume).where(CONSUMPTIONS.c.order_hash.in_(part))
+        for order_hash, volume in session.execute(query):
+            if volume is None:
+                closed.add(order_hash)
+            else:
+                used[order_hash] = used.get(order_hash, 0) + volume
+        for row in session.execute(select(ORDERS).where(ORDERS.c.order_hash.in_(part))).all():
+            consumed = used.get(row.order_hash, 0)
+            if row.published_block > watched_to:
+                consumed = max(consumed, row.consumed_at_publication)
+            remaining = 0 if row.order_hash in closed else max(0, row.volume - consumed)
+            status = order_status(
+                closed=row.order_hash in closed, remaining=remaining, dead=row.dead_at_block is not None
+            )
+            if (remaining, status) != (row.remaining, row.status):
+                change = update(ORDERS).where(ORDERS.c.order_hash == row.order_hash)
+                session.execute(change.values(remaining=remaining, status=status))
+
+
+def order_status(*, closed: bool, remaining: int, dead: bool) -> str:
+    """The one status of an order: what the chain says comes before what the market found out."""
+    if closed:
+        return "canceled"
+    if remaining == 0:
+        return "filled"
+    return "dead" if dead else "open"
+
+
+def mark_dead(session: Session, conditions: Sequence[ColumnElement[bool]], block: int) -> list[str]:
+    """Mark open orders dead from a block on; returns their hashes. Block -1 is never undone by a reorganised chain."""
+    query = select(ORDERS.c.order_hash).where(ORDERS.c.status == "open", *conditions)
+    hashes = list(session.execute(query).scalars())
+    for order_hash in hashes:
+        change = update(ORDERS).where(ORDERS.c.order_hash == order_hash)
+        session.execute(change.values(dead_at_block=block, status="dead"))
+    return hashes
+
+
+def roll_back(session: Session, block: int) -> None:
+    """Forget everything after ``block``: the chain took it back."""
+    lost = set(session.execute(select(CONSUMPTIONS.c.order_hash).where(CONSUMPTIONS.c.block > block)).scalars())
+    session.execute(delete(CONSUMPTIONS).where(CONSUMPTIONS.c.block > block))
+    session.execute(delete(DEALS).where(DEALS.c.block > block))
+    session.execute(delete(CATEGORIES).where(CATEGORIES.c.block > block))
+    revived = or_(ORDERS.c.dead_at_block > block, ORDERS.c.consumed_at_publication > 0)
+    lost |= set(session.execute(select(ORDERS.c.order_hash).where(revived)).scalars())
+    session.execute(update(ORDERS).where(ORDERS.c.dead_at_block > block).values(dead_at_block=None))
+    settle(session, lost, watched_to=block)

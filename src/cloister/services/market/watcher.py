@@ -1,0 +1,243 @@
+"""Keeps the books true to the chain: matches, revocations, ownership, stakes and categories, through
+reorganisations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import insert, literal, select
+from sqlalchemy.orm import Session
+
+from cloister.chain.events import Batch, Cursor
+from cloister.chain.logs import (
+    TOPICS,
+    CategoryCreated,
+    ChainEvent,
+    EntryTransfer,
+    Log,
+    OrderClosed,
+    OrdersMatched,
+    TokenTransfer,
+    decode_log,
+)
+from cloister.errors import UnavailableError
+from cloister.protocol.codec import Address, Bytes32
+from cloister.protocol.orders import OrderKind
+from cloister.services.market.ledger import MarketLedger
+from cloister.services.market.records import BIGINT_MAX, MinedDeal, deal_columns, iso_time
+from cloister.services.market.store import (
+    MarketStore,
+    add_consumption,
+    mark_dead,
+    roll_back,
+    save_cursor,
+    settle,
+)
+from cloister.services.market.tables import CATEGORIES, DEALS, ORDERS
+
+WATCHED = tuple(
+    TOPICS[name]
+    for name in (
+        "OrdersMatched",
+        "ClosedAppOrder",
+        "ClosedDatasetOrder",
+        "ClosedWorkerpoolOrder",
+        "ClosedRequestOrder",
+        "CreateCategory",
+        "Transfer",
+    )
+)
+"""Topics that the market reads; ``Transfer`` is stake on the hub and ownership on a registry."""
+
+
+class Watcher:
+    """Takes in batches of blocks for the market: the sink of a ``Follower``."""
+
+    def __init__(
+        self,
+        *,
+        store: MarketStore,
+        ledger: MarketLedger,
+        hub: Address,
+        registries: Mapping[Address, OrderKind],
+        chain_id: int,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._hub = hub
+        self._registries = dict(registries)
+        self._chain_id = chain_id
+
+    def load_cursor(self) -> Cursor | None:
+        """Where reading stopped."""
+        return self._store.cursor()
+
+    def take(self, batch: Batch) -> None:
+        """Write what a batch says."""
+        said = _Said.read(batch, self._hub, self._registries)
+        for _, _, moved in said.moved:
+            self._ledger.forget_owner(moved.entry)
+        deals = self._read_deals(batch, said)
+        stakes = {account: self._ledger.stake(account) for account in _staked(self._store, said.spenders)}
+
+        def job(session: Session) -> None:
+            if batch.rolled_back_to is not None:
+                roll_back(session, batch.rolled_back_to)
+            touched: set[str] = set()
+            for log, matched in said.matched:
+                touched |= _write_match(session, log, matched)
+            for log, closed in said.closed:
+                add_consumption(session, log.block_number, log.log_index, closed.order_hash, None)
+                touched.add(str(closed.order_hash))
+            for mined in deals:
+                _write_deal(session, mined, self._chain_id)
+            times = batch.timestamps()
+            for log, category in said.categories:
+                _write_category(session, log, category, times[log.block_number], self._chain_id)
+            for log, kind, moved in said.moved:
+                _bury_former_owner(session, log.block_number, kind, moved)
+            settle(session, touched, watched_to=batch.through)
+            for account, stake in stakes.items():
+                _bury_uncovered(session, account, stake, batch.through)
+            save_cursor(session, batch.cursor)
+
+        self._store.writer.write(job)
+
+    def _read_deals(self, batch: Batch, said: _Said) -> list[MinedDeal]:
+        if not said.matched:
+            return []
+        deals = self._ledger.deals([matched.deal_id for _, matched in said.matched], block=batch.through)
+        times = batch.timestamps()
+        found = []
+        for (log, matched), deal in zip(said.matched, deals, strict=True):
+            if deal is None:
+                # The node's answers are of two chains: the next poll sees the reorganisation.
+                raise UnavailableError(f"the node does not know deal {matched.deal_id} that it told of")
+            found.append(
+                MinedDeal(
+                    deal_id=matched.deal_id,
+                    deal=deal,
+                    app_hash=matched.app_hash,
+                    dataset_hash=matched.dataset_hash,
+                    workerpool_hash=matched.workerpool_hash,
+                    request_hash=matched.request_hash,
+                    volume=matched.volume,
+                    block=log.block_number,
+                    block_timestamp=times[log.block_number],
+                    transaction_hash=log.transaction_hash,
+                )
+            )
+        return found
+
+
+@dataclass(slots=True)
+class _Said:
+    """The events of one batch, sorted by what they mean to the market."""
+
+    matched: list[tuple[Log, OrdersMatched]] = field(default_factory=list)
+    closed: list[tuple[Log, OrderClosed]] = field(default_factory=list)
+    categories: list[tuple[Log, CategoryCreated]] = field(default_factory=list)
+    moved: list[tuple[Log, OrderKind, EntryTransfer]] = field(default_factory=list)
+    spenders: set[Address] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, batch: Batch, hub: Address, registries: Mapping[Address, OrderKind]) -> _Said:
+        """Sort a batch. Only the hub and the registries are believed: any contract can emit any event."""
+        said = cls()
+        for log in batch.logs:
+            event, kind = decode_log(log), registries.get(log.address)
+            if kind is not None:
+                if isinstance(event, EntryTransfer):
+                    said.moved.append((log, kind, event))
+            elif log.address == hub:
+                said._add(log, event)
+        return said
+
+    def _add(self, log: Log, event: ChainEvent | None) -> None:
+        match event:
+            case OrdersMatched():
+                self.matched.append((log, event))
+            case OrderClosed():
+                self.closed.append((log, event))
+            case CategoryCreated():
+                self.categories.append((log, event))
+            case TokenTransfer():
+                self.spenders.add(event.sender)
+            case _:
+                pass
+
+
+def _staked(store: MarketStore, accounts: set[Address]) -> list[Address]:
+    """Those of ``accounts`` whose open orders need stake."""
+    if not accounts:
+        return []
+    query = select(ORDERS.c.signer).where(
+        ORDERS.c.signer.in_([str(account) for account in accounts]),
+        ORDERS.c.stake_per_unit > 0,
+        ORDERS.c.status == "open",
+    )
+    return [Address(text) for text in store.scalars(query.distinct())]
+
+
+def _write_match(session: Session, log: Log, matched: OrdersMatched) -> set[str]:
+    hashes = (matched.app_hash, matched.dataset_hash, matched.workerpool_hash, matched.request_hash)
+    used: set[Bytes32] = {order_hash for order_hash in hashes if not order_hash.is_zero}
+    for order_hash in used:
+        add_consumption(session, log.block_number, log.log_index, order_hash, matched.volume)
+    return {str(order_hash) for order_hash in used}
+
+
+def _write_deal(session: Session, mined: MinedDeal, chain_id: int) -> None:
+    known = select(DEALS.c.deal_id).where(DEALS.c.deal_id == str(mined.deal_id))
+    if session.execute(known).first() is None:
+        session.execute(insert(DEALS).values(**deal_columns(mined, chain_id)))
+
+
+def _write_category(session: Session, log: Log, said: CategoryCreated, timestamp: int, chain_id: int) -> None:
+    if (
+        said.category > BIGINT_MAX
+        or session.execute(select(CATEGORIES.c.catid).where(CATEGORIES.c.catid == said.category)).first()
+    ):
+        return
+    body: dict[str, Any] = {
+        "catid": said.category,
+        "chainId": chain_id,
+        "name": said.name,
+        "description": said.description,
+        "workClockTimeRef": said.clock,
+        "transactionHash": str(log.transaction_hash),
+        "blockNumber": log.block_number,
+        "blockTimestamp": iso_time(timestamp * 1000),
+    }
+    row = {
+        "catid": said.category,
+        "block": log.block_number,
+        "clock": min(said.clock, BIGINT_MAX),
+        "body": json.dumps(body, separators=(",", ":")),
+    }
+    session.execute(insert(CATEGORIES).values(**row))
+
+
+def _bury_former_owner(session: Session, block: int, kind: OrderKind, moved: EntryTransfer) -> None:
+    """Mark dead what anybody but the new owner offers of an entry."""
+    former = [
+        ORDERS.c.kind == kind.value,
+        ORDERS.c.resource == str(moved.entry),
+        ORDERS.c.signer != str(moved.receiver),
+    ]
+    mark_dead(session, former, block)
+
+
+def _bury_uncovered(session: Session, account: Address, stake: int, block: int) -> None:
+    """Mark dead the orders whose signer can no longer stake what one more match of all that remains would lock."""
+    conditions: Sequence[Any] = [
+        ORDERS.c.signer == str(account),
+        ORDERS.c.stake_per_unit > 0,
+        # Divided, not multiplied: the product may be larger than a database integer.
+        ORDERS.c.remaining > literal(min(stake, BIGINT_MAX)) // ORDERS.c.stake_per_unit,
+    ]
+    mark_dead(session, conditions, block)
