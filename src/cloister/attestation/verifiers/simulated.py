@@ -29,6 +29,8 @@ from cloister.errors import DecodeError, VerificationError
 
 MAX_CERTIFICATE = 2048
 _MAX_DATE = 2**53
+_ED25519_DER = bytes.fromhex("300506032b6570" + "034100")
+"""AlgorithmIdentifier of Ed25519 (RFC 8410), then the head of a BIT STRING of 64 bytes."""
 
 
 def verify_simulated(payload: bytes, roots: Iterable[bytes], now: int) -> Claims:
@@ -134,8 +136,10 @@ def _load_certificate(der: bytes) -> x509.Certificate:
     except Exception as error:
         # The parser raises many types; whichever it is, these bytes are no certificate.
         raise DecodeError("a certificate does not parse", code="certificate-malformed") from error
-    if rebuilt != der:
-        raise DecodeError("bytes follow a certificate", code="trailing-bytes")
+    # What stands outside the signed part has one form: an outer algorithm that differs from the inner one would go unseen.
+    outside = _ED25519_DER + certificate.signature
+    if rebuilt != der or not der.endswith(certificate.tbs_certificate_bytes + outside):
+        raise DecodeError("a certificate is not in the one form of Ed25519", code="certificate-malformed")
     return certificate
 
 

@@ -1,0 +1,252 @@
+"""Receipts: what verifies, and everything that must not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import cbor2
+import coincurve
+import pytest
+from Crypto.Hash import keccak
+from tests.unit.attestation.platform import BINDING, COLLATERAL, DAY, NOW, POLICY, evidence
+
+from cloister.attestation.cbor import Tagged, build_cbor, parse_cbor
+from cloister.attestation.evidence import Evidence
+from cloister.attestation.receipt import (
+    DatasetUse,
+    InputDigest,
+    ReceiptClaims,
+    VerifiedReceipt,
+    build_receipt,
+    parse_receipt,
+    verify_receipt,
+)
+from cloister.attestation.report import build_report_data
+from cloister.attestation.verify import SIMULATED_WARNING
+from cloister.errors import CloisterError, DecodeError, LocalError, RemoteError, TooLarge
+
+SIGNER = coincurve.PrivateKey(b"\x21" * 32)
+PUBLIC = SIGNER.public_key.format(compressed=False)[1:]
+BOUND = replace(BINDING, challenge=keccak.new(digest_bits=256, data=PUBLIC).digest()[12:])
+
+
+def sign(digest: bytes) -> bytes:
+    signature: bytes = SIGNER.sign_recoverable(digest, hasher=None)
+    return signature
+
+
+def claims(**other: object) -> ReceiptClaims:
+    base = ReceiptClaims(
+        binding=BOUND,
+        public_key=PUBLIC,
+        deal_id=b"\x31" * 32,
+        index=3,
+        worker=b"\x32" * 20,
+        requester=b"\x33" * 20,
+        app=b"\x34" * 20,
+        dataset=DatasetUse(b"\x35" * 20, b"\x36" * 32, b"\x37" * 32, None),
+        inputs=(InputDigest("0xabc", b"\x38" * 32),),
+        result_digest=b"\x39" * 32,
+        output_digest=b"\x3a" * 32,
+        started_at=NOW,
+        finished_at=NOW + 5,
+        evidence=evidence(build_report_data(BOUND)),
+    )
+    return replace(base, **other)  # type: ignore[arg-type]
+
+
+def verify(encoded: bytes, **other: object) -> VerifiedReceipt:
+    arguments = {"policy": POLICY, "collateral": COLLATERAL, "now": NOW + 10} | other
+    return verify_receipt(encoded, **arguments)  # type: ignore[arg-type]
+
+
+SOUND = build_receipt(claims(), sign)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        claims(),
+        claims(dataset=None),
+        claims(inputs=()),
+        claims(cause="APP_COMPUTE_FAILED"),
+        claims(dataset=DatasetUse(b"\x35" * 20, b"\x36" * 32, None, b"\x37" * 32)),
+    ],
+)
+def test_round_trip(given: ReceiptClaims) -> None:
+    encoded = build_receipt(given, sign)
+    assert parse_receipt(encoded).claims == given
+    verified = verify(encoded, expected_result_digest=b"\x39" * 32)
+    assert verified.claims == given
+    assert verified.warning == SIMULATED_WARNING
+
+
+def test_years_later_when_the_certificates_are_over() -> None:
+    assert verify(SOUND, now=NOW + 4000 * DAY).simulated
+
+
+def test_it_is_a_cose_sign1_for_other_readers() -> None:
+    tagged = cbor2.loads(SOUND)
+    assert tagged.tag == 18
+    protected, unprotected, payload, signature = tagged.value
+    assert cbor2.loads(protected) == {1: -47}
+    assert unprotected == {}
+    values = cbor2.loads(payload)
+    assert values[265] == "urn:cloister:receipt:1"
+    assert values["report_data"] == build_report_data(BOUND)
+    assert values["simulated"] is True
+    message = cbor2.dumps(["Signature1", protected, b"", payload])
+    # An ECDSA library of another make would take r and s as they stand.
+    der = coincurve.ecdsa.cdata_to_der(coincurve.ecdsa.deserialize_compact(signature))
+    assert SIGNER.public_key.verify(der, message)
+
+
+def test_a_verified_receipt_cannot_be_made_by_hand() -> None:
+    verified = verify(SOUND)
+    with pytest.raises(LocalError):
+        VerifiedReceipt(verified.receipt, verified.appraisal, object())
+
+
+def test_claims_put_into_a_parsed_receipt_are_not_believed() -> None:
+    forged = replace(parse_receipt(SOUND), claims=claims(requester=b"\xee" * 20))
+    verified = verify_receipt(forged, policy=POLICY, collateral=COLLATERAL, now=NOW + 10)
+    assert verified.claims.requester == b"\x33" * 20
+
+
+def altered(change: Callable[[dict[object, object]], object]) -> bytes:
+    """The receipt with changed claims, signed by the enclave's own key."""
+    tagged = parse_cbor(SOUND)
+    assert isinstance(tagged, Tagged)
+    assert isinstance(tagged.value, list)
+    protected, unprotected, payload, _ = tagged.value
+    values = parse_cbor(payload)  # type: ignore[arg-type]
+    change(values)  # type: ignore[arg-type]
+    new = build_cbor(values)
+    signature = sign(hashlib.sha256(build_cbor(["Signature1", protected, b"", new])).digest())[:64]
+    return build_cbor(Tagged(18, [protected, unprotected, new, signature]))
+
+
+def whole(position: int, value: object) -> bytes:
+    tagged = parse_cbor(SOUND)
+    assert isinstance(tagged, Tagged)
+    assert isinstance(tagged.value, list)
+    parts = list(tagged.value)
+    parts[position] = value  # type: ignore[call-overload]
+    return build_cbor(Tagged(18, parts))
+
+
+OTHER_KEY = coincurve.PrivateKey(b"\x22" * 32)
+
+
+def signed_by_another() -> bytes:
+    public = OTHER_KEY.public_key.format(compressed=False)[1:]
+    return build_receipt(claims(public_key=public), lambda d: OTHER_KEY.sign_recoverable(d, hasher=None))
+
+
+def high_s() -> bytes:
+    signature = parse_receipt(SOUND).signature
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    return whole(3, signature[:32] + (order - int.from_bytes(signature[32:], "big")).to_bytes(32, "big"))
+
+
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "signed by another key, named so": (lambda: verify(signed_by_another()), "receipt-key"),
+    "signed by another key, not named": (
+        lambda: verify(build_receipt(claims(), lambda d: OTHER_KEY.sign_recoverable(d, hasher=None))),
+        "receipt-signature",
+    ),
+    "high s": (lambda: verify(high_s()), "receipt-signature"),
+    "signature of zeros": (lambda: verify(whole(3, bytes(64))), "receipt-signature"),
+    "signature cut": (lambda: verify(whole(3, bytes(63))), "receipt-malformed"),
+    "another algorithm": (lambda: verify(whole(0, build_cbor({1: -7}))), "receipt-malformed"),
+    "header that is not protected": (lambda: verify(whole(1, {1: -47})), "receipt-malformed"),
+    "bytes behind": (lambda: verify(SOUND + b"\0"), "trailing-bytes"),
+    "no tag": (lambda: verify(SOUND[1:]), "receipt-malformed"),
+    "another tag": (lambda: verify(b"\xd1" + SOUND[1:]), "receipt-malformed"),
+    "over the cap": (lambda: verify(bytes(300_000)), "too-large"),
+    "evidence of another task": (
+        lambda: verify(build_receipt(claims(evidence=evidence(build_report_data(BINDING))), sign)),
+        "report-data-mismatch",
+    ),
+    "evidence in debug mode": (
+        lambda: verify(build_receipt(claims(evidence=evidence(build_report_data(BOUND), debug=True)), sign)),
+        "debug-enabled",
+    ),
+    "evidence older than the run": (
+        lambda: verify(build_receipt(claims(started_at=NOW + 1000, finished_at=NOW + 1001), sign), now=NOW + 2000),
+        "evidence-stale",
+    ),
+    "ended before it began": (lambda: verify(build_receipt(claims(finished_at=NOW - 1), sign)), "receipt-times"),
+    "from the future": (lambda: verify(SOUND, now=NOW - 1000), "receipt-times"),
+    "another result": (lambda: verify(SOUND, expected_result_digest=bytes(32)), "receipt-result"),
+    "policy without measurements": (
+        lambda: verify(SOUND, policy=replace(POLICY, measurements=frozenset())),
+        "no-reference-values",
+    ),
+    "says it is not simulated": (
+        lambda: verify(altered(lambda v: v.update({"simulated": False}))),
+        "receipt-malformed",
+    ),
+    "other report data": (lambda: verify(altered(lambda v: v.update({"report_data": bytes(64)}))), "receipt-malformed"),
+    "another profile": (lambda: verify(altered(lambda v: v.update({265: "urn:other"}))), "receipt-malformed"),
+    "a claim more": (lambda: verify(altered(lambda v: v.update({"extra": 1}))), "receipt-malformed"),
+    "a claim less": (lambda: verify(altered(lambda v: v.pop("cause"))), "receipt-malformed"),
+    "short hub": (lambda: verify(altered(lambda v: v.update({"hub": bytes(19)}))), "receipt-malformed"),
+    "index as text": (lambda: verify(altered(lambda v: v.update({"index": "3"}))), "receipt-malformed"),
+    "index as truth": (lambda: verify(altered(lambda v: v.update({"index": True}))), "receipt-malformed"),
+    "negative time": (lambda: verify(altered(lambda v: v.update({"started_at": -1}))), "receipt-malformed"),
+    "chain id of 33 bytes": (
+        lambda: verify(altered(lambda v: v.update({"chain_id": b"\x01" * 33}))),
+        "receipt-malformed",
+    ),
+    "chain id with a leading zero": (
+        lambda: verify(altered(lambda v: v.update({"chain_id": b"\x00\x01"}))),
+        "receipt-malformed",
+    ),
+    "dataset of three": (lambda: verify(altered(lambda v: v.update({"dataset": [bytes(20)]}))), "receipt-malformed"),
+    "input without a name": (
+        lambda: verify(altered(lambda v: v.update({"inputs": [["", bytes(32)]]}))),
+        "receipt-malformed",
+    ),
+    "1,001 inputs": (
+        lambda: verify(altered(lambda v: v.update({"inputs": [["a", bytes(32)]] * 1001}))),
+        "receipt-malformed",
+    ),
+    "unknown evidence": (lambda: verify(altered(lambda v: v.update({"evidence": ["x", b"y"]}))), "evidence-kind"),
+    "key on another curve": (
+        lambda: verify(altered(lambda v: v.update({8: {1: {1: 2, -1: 1, -2: PUBLIC[:32], -3: PUBLIC[32:]}}}))),
+        "receipt-malformed",
+    ),
+    "cause of no length": (lambda: verify(altered(lambda v: v.update({"cause": ""}))), "receipt-malformed"),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_refused_by_name(name: str) -> None:
+    action, code = REFUSED[name]
+    with pytest.raises(CloisterError) as refusal:
+        action()
+    assert refusal.value.code == code
+    assert isinstance(refusal.value, RemoteError)
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    for position in range(len(SOUND)):
+        changed = bytearray(SOUND)
+        changed[position] ^= 0x40
+        with pytest.raises(RemoteError):
+            verify(bytes(changed))
+
+
+def test_no_receipt_over_its_cap_is_built() -> None:
+    big = Evidence(claims().evidence.kind, bytes(60_000))
+    inputs = tuple(InputDigest("x" * 250, b"\x38" * 32) for _ in range(900))
+    with pytest.raises(TooLarge):
+        build_receipt(claims(evidence=big, inputs=inputs), sign)
+
+
+def test_empty_is_refused() -> None:
+    with pytest.raises(DecodeError):
+        parse_receipt(b"")
