@@ -81,6 +81,7 @@ FUNCTIONS: Final = {
         function("viewContribution(bytes32,address)((uint8,bytes32,bytes32,address,uint256))"),
         function("viewCategory(uint256)((string,string,uint256))"),
         function("countCategory()(uint256)"),
+        function("final_deadline_ratio()(uint256)"),
         function("resultFor(bytes32)(bytes)"),
         function("initialize(bytes32,uint256)(bytes32)"),
         function("initializeArray(bytes32[],uint256[])(bool)"),

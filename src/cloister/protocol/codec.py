@@ -223,6 +223,9 @@ def parse_base64(name: str, value: object, *, cap: int) -> bytes:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise DecodeError(f"{name}: not base64") from None
+    if build_base64(raw) != text:
+        # Stray bits behind the last byte: a second spelling of the same bytes.
+        raise DecodeError(f"{name}: not base64")
     if len(raw) > cap:
         raise TooLarge(f"{name}: {len(raw)} bytes are more than the cap of {cap}")
     return raw
