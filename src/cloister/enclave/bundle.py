@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.errors import CloisterError, DecodeError, TooLarge, VerificationError, quoted
+from cloister.errors import CloisterError, DecodeError, InputError, TooLarge, VerificationError, quoted
 from cloister.protocol.bundles import MANIFEST_CAP, MANIFEST_NAME, Manifest, parse_manifest
 
 BLOCK = 512
@@ -242,7 +242,10 @@ def _read_manifest(name: str, size: int, stream: _HashedStream) -> Manifest:
         raise DecodeError(f"the bundle begins with {quoted(name)} instead of {MANIFEST_NAME}")
     if size > MANIFEST_CAP:
         raise TooLarge(f"the manifest has {size} bytes; the cap is {MANIFEST_CAP}")
-    return parse_manifest(stream.take(size))
+    try:
+        return parse_manifest(stream.take(size))
+    except InputError as error:
+        raise DecodeError(error.message) from error
 
 
 def _write_member(staging: Path, name: str, size: int, executable: bool, stream: _HashedStream) -> None:
