@@ -89,8 +89,8 @@ class TestBuild:
         assert selector in str(artifact["runtime"])
         assert str(artifact["runtime"])[2:] in str(artifact["bytecode"])
         assert artifact["immutables"] == {
-            "owner": {"offset": 0, "length": 32},
-            "words.limit": {"offset": 32, "length": 32},
+            "owner": {"offset": 32, "length": 32},
+            "words.limit": {"offset": 0, "length": 32},
         }
         assert artifact["deployed_size"] == len(str(artifact["runtime"])) // 2 - 1 + 64
 

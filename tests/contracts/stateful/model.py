@@ -190,6 +190,11 @@ class Model:
         self.accounts[who].stake -= amount
         self.tokens[to] += amount
 
+    def transfer(self, who: str, to: str, amount: int) -> None:
+        require(self.accounts[who].stake >= amount)
+        self.accounts[who].stake -= amount
+        self.accounts[to].stake += amount
+
     def _lock(self, who: str, amount: int) -> None:
         require(self.accounts[who].stake >= amount, OVERDRAWN)
         self.accounts[who].stake -= amount

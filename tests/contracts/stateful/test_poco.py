@@ -195,12 +195,19 @@ class Poco(RuleBasedStateMachine):
 
     # Money
 
-    @rule(actor=INDEX, amount=PRICES, to=INDEX, back=st.booleans())
-    def bank(self, actor: int, amount: int, to: int, back: bool) -> None:
-        if back:
+    @rule(actor=INDEX, amount=PRICES, to=INDEX, way=st.integers(0, 2))
+    def bank(self, actor: int, amount: int, to: int, way: int) -> None:
+        if way == 0:
+            self.deposit(actor, amount)
+        elif way == 1:
             self.withdraw(actor, amount, to)
         else:
-            self.deposit(actor, amount)
+            self.pay(actor, amount, to)
+
+    def pay(self, actor: int, amount: int, to: int) -> None:
+        """Stake changes hands: the hub is a token itself."""
+        who, target = self.at[pick(ACTORS, actor)], self.at[pick(ACTORS, to)]
+        self.both(who, "transfer(address,uint256)", (target, amount), lambda: self.model.transfer(who, target, amount))
 
     def deposit(self, actor: int, amount: int) -> None:
         name = pick(ACTORS, actor)
@@ -593,6 +600,32 @@ class Poco(RuleBasedStateMachine):
             lambda: self.model.contribute_and_finalize(
                 name, key.address.lower(), challenge.lower(), enclave_ok, signer, result.hex(), seal.hex()
             ),
+        )
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(tasks=st.lists(INDEX, min_size=1, max_size=4, unique=True), worker=INDEX, authorizer=MOSTLY)
+    def solo_batch(self, tasks: list[int], worker: int, authorizer: int) -> None:
+        """``contributeAndFinalizeArray``: all or none."""
+        key = self.keys[pick(WORKERS, worker)]
+        columns: list[list[Any]] = [[] for _ in range(7)]
+        ghosts: list[tuple[Any, ...]] = []
+        for place, task in enumerate(tasks):
+            name = self._choose(task, lambda each: each.status == poco.ACTIVE and self.model.deal_of(each).trust == 1)
+            digest = keccak256(b"batch")
+            result, seal = self._seal(name, key, digest)
+            # One bad paper spoils the batch.
+            papers = self._papers(name, key, 0, authorizer if place == len(tasks) - 1 else 0, result + seal)
+            challenge, sign, authorization, signer, enclave_ok = papers
+            row = (bytes.fromhex(name[2:]), digest, b"results", b"", challenge, sign, authorization)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+            worker_address = key.address.lower()
+            ghosts.append((name, worker_address, challenge.lower(), enclave_ok, signer, result.hex(), seal.hex()))
+        self.both(
+            key.address,
+            "contributeAndFinalizeArray(bytes32[],bytes32[],bytes[],bytes[],address[],bytes[],bytes[])",
+            tuple(columns),
+            lambda: [self.model.contribute_and_finalize(*ghost) for ghost in ghosts],
         )
 
     @precondition(lambda self: self.model.tasks)
