@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
+from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
@@ -70,6 +72,25 @@ class _GuardedProtocol(H11Protocol):
             self.transport.close()
 
 
+class _Server(uvicorn.Server):
+    """Ends by returning when a signal comes, so that the caller's own clean-up runs and the exit code is the caller's.
+
+    uvicorn raises the signal again once it has stopped.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def _configuration(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
@@ -120,7 +141,7 @@ def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> None:
     """
     listener = _listen(host, port)
     try:
-        server = uvicorn.Server(_configuration(app, host, port))
+        server = _Server(_configuration(app, host, port))
         with contextlib.suppress(SystemExit):  # uvicorn's way to say that the application did not start
             server.run(sockets=[listener])
     finally:
@@ -138,7 +159,7 @@ class BackgroundServer:
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = _listen(host, port)
         self.url = _origin(host, self._listener)
-        self._server = uvicorn.Server(_configuration(app, host, port))
+        self._server = _Server(_configuration(app, host, port))
         self._ended = threading.Event()
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"serve {self.url}", daemon=True)
