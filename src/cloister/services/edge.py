@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -148,6 +149,8 @@ class Edge:
             return
         try:
             await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:  # nobody is there to be answered; nginx's number tells it apart in log and metrics
+            exchange.status = exchange.status or 499
         except Exception as error:
             self._meter.failures.inc()
             error_log.error(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cbor2
 import pytest
@@ -264,6 +268,32 @@ def test_damage_on_the_disk_breaks_the_answer_and_is_never_served(desk: Desk) ->
     with pytest.raises(urllib3.exceptions.HTTPError):
         desk.ask("GET", f"/ipfs/{cid}")
     assert desk.ask("GET", f"/ipfs/{cid}", headers={"range": "bytes=0-99"}).data == DATA[:100]
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_error_of_ours(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = urlsplit(desk.url)
+    head = (
+        b"POST /api/v0/add HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    )
+    with caplog.at_level(logging.INFO), socket.create_connection((place.hostname, place.port), timeout=10) as plug:
+        plug.sendall(head + bytes(3 * 1024 * 1024))
+        for _ in range(500):
+            if list((desk.root / "incoming").iterdir()):
+                break
+            time.sleep(0.01)
+        plug.close()
+        for _ in range(500):
+            if any(record.name == "cloister.access" for record in caplog.records):
+                break
+            time.sleep(0.01)
+    line = next(record.getMessage() for record in caplog.records if record.name == "cloister.access")
+    assert json.loads(line)["status"] == 499
+    assert list((desk.root / "incoming").iterdir()) == []
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_readiness_tells_of_a_full_store(desk: Desk) -> None:

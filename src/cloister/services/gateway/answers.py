@@ -69,7 +69,8 @@ def content_response(
     if form == "car":
         headers["content-disposition"] = f'attachment; filename="{entry.cid}.car"'
         media_type = "application/vnd.ipld.car; version=1; order=dfs; dups=n"
-        return StreamingResponse(build_car(store, entry.cid), media_type=media_type, headers=headers)
+        chunks = iter(()) if request.method == "HEAD" else build_car(store, entry.cid)
+        return StreamingResponse(chunks, media_type=media_type, headers=headers)
     if entry.is_directory:
         return _listing(entry, reference, headers, form)
     name = filename or reference.rpartition("/")[2]
