@@ -56,6 +56,8 @@ def initialize(_previous: address):
     """
     ownership._check_owner()
     assert not self.initialized, "already initialized"
+    # A registry that asks itself would never get an answer.
+    assert _previous != self, "previous registry is this one"
     self.initialized = True
     self.previous = _previous
 

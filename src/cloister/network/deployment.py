@@ -40,9 +40,12 @@ _TITLES: Final = {
     "Dataset": ("iExec Dataset Registry (V5)", "iExecDatasetsV5"),
     "Workerpool": ("iExec Workerpool Registry (V5)", "iExecWorkerpoolV5"),
 }
-_CREATION_GAS: Final = 1_500_000
-"""Room for a constructor; what is left over is not charged."""
-_CALL_GAS: Final = 400_000
+_CREATION_GAS: Final = 3_000_000
+"""Room for a constructor, and for what a rollup adds to pay its parent chain. What is left over is not charged.
+
+Gas is not estimated: a step that builds on one still pending would be estimated against a chain without it.
+"""
+_CALL_GAS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

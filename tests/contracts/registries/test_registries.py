@@ -102,6 +102,8 @@ def test_initialize_once_by_the_owner(suite: Suite, kind: str, attacker: str) ->
     older = deploy_another(kind)
     with boa.env.prank(attacker), boa.reverts("Ownable: caller is not the owner"):
         target.initialize(older.address)
+    with boa.reverts("previous registry is this one"):
+        target.initialize(target.address)
     assert not target.initialized()
     target.initialize(older.address)
     assert target.initialized()
