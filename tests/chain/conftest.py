@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.anvil import anvil, running_anvil, still_anvil
+from tests.support.http import peer
 from tests.support.marketplace import Marketplace, build_marketplace
 
-__all__ = ["anvil", "still_anvil"]
+__all__ = ["anvil", "peer", "still_anvil"]
 
 
 @pytest.fixture(scope="session")

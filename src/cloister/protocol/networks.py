@@ -12,7 +12,7 @@ from cloister.protocol.codec import Address, check_keys, check_uint, parse_addre
 VERSION: Final = 1
 URL_CAP: Final = 2048
 NAME_CAP: Final = 64
-_URL: Final = re.compile(r"https?://[^\s/?#@]+[^\s?#]*")
+_URL: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
