@@ -12,6 +12,7 @@ this user may not reach are shown to it through a staging mount.
 from __future__ import annotations
 
 import compileall
+import logging
 import os
 import secrets
 import shutil
@@ -25,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from cloister.errors import ConfigurationError, UnavailableError
+from cloister.errors import ConfigurationError, UnavailableError, quoted
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
 
 AGENT_ROOMS = ("__init__.py", "errors.py", "protocol", "sealing", "datasets", "attestation", "enclave")
@@ -37,6 +38,10 @@ _FIRST_USER = 1_900_000_000
 _USERS = 1 << 24
 _STDERR_CAP = 2000
 _BUFFER = 4 << 20
+_PROBE_SECONDS = 20.0
+_CAPABILITIES = ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+
+log = logging.getLogger(__name__)
 
 
 class BubblewrapRuntime:
@@ -48,11 +53,50 @@ class BubblewrapRuntime:
 
     def __init__(self) -> None:
         self._bwrap = _find("bwrap", "bubblewrap")
-        self._setpriv = _find("setpriv", "util-linux") if os.geteuid() == 0 else None
+        self._check_namespaces()
+        self._setpriv = self._find_setpriv()
         self._package = Path(__file__).resolve().parent.parent.parent
         self._compile_agent()
         # The kernel ends a sandbox when the thread that started it ends, so one thread starts all and outlives them.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enclave-starter")
+
+    def _check_namespaces(self) -> None:
+        """Start the smallest sandbox there is.
+
+        Raises:
+            ConfigurationError: this host does not allow it, with bubblewrap's own words.
+        """
+        probe = [self._bwrap, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "/bin/true"]
+        done = subprocess.run(
+            probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_PROBE_SECONDS
+        )
+        if done.returncode != 0:
+            raise ConfigurationError(
+                f"bubblewrap cannot start a sandbox here: {quoted(done.stderr.strip() or 'no reason given')}",
+                hint="allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, "
+                "kernel.apparmor_restrict_unprivileged_userns=0",
+            )
+
+    def _find_setpriv(self) -> str | None:
+        """The program that changes the user id, when this is a root that may use it. A container's root often may not:
+
+        it is confined as it is, and its iApps run without ``/proc``.
+        """
+        if os.geteuid() != 0:
+            return None
+        setpriv = _find("setpriv", "util-linux")
+        probe = [self._bwrap, "--dev-bind", "/", "/", "--unshare-pid", *_CAPABILITIES, "--", setpriv]
+        done = subprocess.run(
+            [*probe, *_user_arguments(_FIRST_USER), "/bin/true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_PROBE_SECONDS,
+        )
+        if done.returncode == 0:
+            return setpriv
+        log.warning("enclaves run as this root: it may not change the user id or mount")
+        return None
 
     def _compile_agent(self) -> None:
         """Compile the agent once: it sees its own code read-only, and would do it anew at every start."""
@@ -94,19 +138,19 @@ class BubblewrapRuntime:
             raise UnavailableError(f"the enclave did not start: {error.strerror}") from error
         finally:
             theirs.close()
-        return BubblewrapProcess(process, ours, spec, stage)
+        return BubblewrapProcess(process, ours, spec, stage, self)
 
     def _command(self, spec: EnclaveSpec, channel: int, stage: Path | None) -> list[str]:
         binds = self._binds()
         if stage is None or self._setpriv is None:
             return [self._bwrap, *_sandbox(spec, binds), "--", *_agent(channel)]
-        user = str(_FIRST_USER + secrets.randbelow(_USERS))
+        user = _FIRST_USER + secrets.randbelow(_USERS)
         staged = [(str(stage / str(number)), target) for number, (_, target) in enumerate(binds)]
-        outer = [self._bwrap, "--dev-bind", "/", "/", "--tmpfs", str(stage), "--die-with-parent"]
+        # The pid namespace is what ends them all: a dying root without capabilities may not signal another user.
+        outer = [self._bwrap, "--dev-bind", "/", "/", "--tmpfs", str(stage), "--unshare-pid", "--die-with-parent"]
         for (source, _), (place, _) in zip(binds, staged, strict=True):
             outer += ["--ro-bind", source, place]
-        outer += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--", self._setpriv]
-        outer += ["--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--inh-caps=-all", "--"]
+        outer += [*_CAPABILITIES, "--", self._setpriv, *_user_arguments(user)]
         return [*outer, self._bwrap, *_sandbox(spec, staged), "--", *_agent(channel)]
 
     def _binds(self) -> list[tuple[str, str]]:
@@ -121,6 +165,11 @@ class BubblewrapRuntime:
             if not Path(source).exists():
                 raise ConfigurationError(f"{source}, a part of the agent, is missing", hint="install cloister again")
         return binds
+
+
+def _user_arguments(user: int) -> list[str]:
+    arguments = ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
+    return [*arguments, "--"]
 
 
 def _find(program: str, package: str) -> str:
@@ -162,9 +211,16 @@ class BubblewrapProcess:
     """Implements ``EnclaveProcess``."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], channel: socket.socket, spec: EnclaveSpec, stage: Path | None
+        self,
+        process: subprocess.Popen[bytes],
+        channel: socket.socket,
+        spec: EnclaveSpec,
+        stage: Path | None,
+        starter: BubblewrapRuntime,
     ) -> None:
         self._process = process
+        # As long as this enclave is wanted, so is the thread that started it.
+        self._starter = starter
         self._channel = channel
         self._spec = spec
         self._stage = stage

@@ -1,0 +1,359 @@
+"""The host's side against an agent that breaks the rules: a socket whose other end the test holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from cloister.errors import CloisterError, UnavailableError
+from cloister.protocol.authorization import scheduler_authorization
+from cloister.protocol.channel import Frame, FrameParser, build_frame
+from cloister.protocol.codec import Address, Bytes32, canonical_json, to_hex
+from cloister.protocol.results import enclave_message, result_hash, result_seal
+from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionEvidence, SessionRequest, release_digest
+from cloister.protocol.signatures import PrivateKey
+from cloister.worker.relay import EnclaveFailed, RelayOutcome, RelayTask, run_relay
+from cloister.worker.runtimes.runtime import EnclaveSpec, Platform
+
+TASK_ID = Bytes32("0x" + "a1" * 32)
+WORKER = Address("0x" + "a2" * 20)
+SMS = PrivateKey(b"\x05" * 32)
+ENCLAVE = PrivateKey(b"\x06" * 32)
+DIGEST = Bytes32("0x" + "a3" * 32)
+
+
+class Process:
+    """An enclave process that is only a socket."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.spec = EnclaveSpec(Platform("simulated", b"material"))
+        self.killed = False
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        return 1
+
+    def start_problem(self) -> str:
+        return "no room"
+
+    def kill(self) -> None:
+        self.killed = True
+        self.channel.close()
+
+
+@dataclass
+class Services:
+    """Answers that are right, unless told otherwise."""
+
+    stored: bytes = b""
+    reports: list[str] = field(default_factory=list)
+    refuse: CloisterError | None = None
+    chunk: bytes = b"content"
+
+    def nonce(self, task_id: Bytes32) -> NonceGrant:
+        if self.refuse is not None:
+            raise self.refuse
+        return NonceGrant(Bytes32("0x" + "01" * 32), 2**40)
+
+    def session(self, request: SessionRequest) -> SessionAnswer:
+        message = scheduler_authorization(WORKER, TASK_ID, request.enclave_challenge)
+        proof = SMS.sign_message(release_digest(request.context(), b"sealed"))
+        return SessionAnswer(b"sealed", SMS.sign_message(message), SMS.address, proof)
+
+    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
+        return iter([self.chunk] * 3)
+
+    def store_result(self, chunks: Iterable[bytes], size: int) -> None:
+        self.stored = b"".join(chunks)
+
+    def report(self, status: str) -> None:
+        self.reports.append(status)
+
+
+class Agent:
+    """The agent's end of the channel."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._parser = FrameParser()
+        self._frames: list[Frame] = []
+
+    def send(self, kind: str, header: dict[str, object] | None = None, body: bytes = b"") -> None:
+        self.connection.sendall(build_frame(Frame(kind, header or {}, body)))
+
+    def take(self) -> Frame:
+        while not self._frames:
+            data = self.connection.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the relay hung up")
+            self._frames += self._parser.feed(data)
+        return self._frames.pop(0)
+
+    def begin(self) -> None:
+        self.send("ready", {"version": 1, "measurement": "0x"})
+        assert self.take().body == b"material"
+        assert self.take().kind == "task"
+
+    def open_session(self) -> Frame:
+        request = SessionRequest(
+            TASK_ID,
+            WORKER,
+            Bytes32("0x" + "01" * 32),
+            ENCLAVE.address,
+            b"key",
+            Bytes32("0x" + "a4" * 32),
+            SessionEvidence("simulated", b"x"),
+        ).signed_by(ENCLAVE)
+        self.send("session", body=canonical_json(request.to_json()))
+        return self.take()
+
+    def give_result(self, content: bytes = b"sealed result", *, size: int | None = None, sha256: bytes = b"") -> None:
+        digest = sha256 or hashlib.sha256(content).digest()
+        self.send("result", {"size": len(content) if size is None else size, "sha256": to_hex(digest)})
+        self.send("chunk", body=content)
+        self.send("end")
+
+    def done(self, key: PrivateKey = ENCLAVE, digest: Bytes32 = DIGEST, **other: object) -> None:
+        message = enclave_message(result_hash(TASK_ID, digest), result_seal(WORKER, TASK_ID, digest))
+        header: dict[str, object] = {
+            "result_digest": digest,
+            "enclave_challenge": key.address,
+            "enclave_signature": to_hex(key.sign_message(message)),
+            "results_callback": "0x",
+            "cause": None,
+        }
+        self.send("done", header | other)
+
+
+def task(**other: object) -> RelayTask:
+    values: dict[str, object] = {
+        "task_id": TASK_ID,
+        "worker": WORKER,
+        "chain_id": 1,
+        "hub": WORKER,
+        "sms": SMS.address,
+        "app_location": "/ipfs/app",
+        "app_checksum": DIGEST,
+        "deadline": int(time.time()) + 20,
+        "dataset_location": "/ipfs/data",
+        "input_files": ("https://example.org/a",),
+    }
+    return RelayTask(**(values | other))  # type: ignore[arg-type]
+
+
+def relay(
+    script: Callable[[Agent], None],
+    services: Services | None = None,
+    *,
+    given: RelayTask | None = None,
+    aborted: Callable[[], bool] = lambda: False,
+) -> RelayOutcome:
+    """Run the relay against ``script``."""
+    ours, theirs = socket.socketpair()
+    process = Process(ours)
+
+    def play() -> None:
+        try:
+            script(Agent(theirs))
+        except OSError:
+            pass
+        finally:
+            theirs.close()
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    try:
+        return run_relay(process, given or task(), services or Services(), aborted=aborted)
+    finally:
+        thread.join(10)
+        assert process.killed
+        assert not thread.is_alive()
+
+
+def complete(agent: Agent) -> None:
+    agent.begin()
+    agent.send("nonce", {"task_id": TASK_ID})
+    assert agent.take().kind == "nonce"
+    assert agent.open_session().kind == "session"
+    agent.send("report", {"status": "COMPUTED"})
+    agent.give_result()
+    agent.done()
+
+
+def test_complete() -> None:
+    services = Services()
+    outcome = relay(complete, services)
+    assert services.stored == b"sealed result"
+    assert services.reports == ["COMPUTED"]
+    assert outcome.result_digest == DIGEST
+    assert outcome.enclave_challenge == ENCLAVE.address
+    assert len(outcome.authorization) == 65
+
+
+def ask(
+    kind: str, header: dict[str, object] | None = None, body: bytes = b"", times: int = 1
+) -> Callable[[Agent], None]:
+    def script(agent: Agent) -> None:
+        agent.begin()
+        for _ in range(times):
+            agent.send(kind, header, body)
+        while True:
+            agent.take()
+
+    return script
+
+
+def with_session(*steps: Callable[[Agent], None]) -> Callable[[Agent], None]:
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.open_session()
+        for step in steps:
+            step(agent)
+
+    return script
+
+
+BROKEN: dict[str, Callable[[Agent], None]] = {
+    "unknown frame": ask("exec", {"command": "sh"}),
+    "two nonces": ask("nonce", times=2),
+    "two logs": ask("logs", body=b'{"stdout":"","stderr":""}', times=2),
+    "many reports": ask("report", {"status": "x"}, times=40),
+    "logs that are no text": ask("logs", body=b'{"stdout":1,"stderr":""}'),
+    "logs of another form": ask("logs", body=b"[]"),
+    "rubbish": lambda agent: agent.connection.sendall(os.urandom(64)),
+    "header of 4 GiB": lambda agent: agent.connection.sendall(b"\xff" * 8),
+    "another version": lambda agent: agent.send("ready", {"version": 9}),
+    "no ready": lambda agent: agent.send("nonce"),
+    "result without a session": lambda agent: (agent.begin(), agent.give_result()),  # type: ignore[dict-item,func-returns-value]
+    "done without a result": with_session(lambda agent: agent.done()),
+    "result shorter than it said": with_session(lambda agent: agent.give_result(size=99)),
+    "result longer than it said": with_session(lambda agent: agent.give_result(size=3)),
+    "result with another hash": with_session(lambda agent: agent.give_result(sha256=bytes(32))),
+    "negative size": with_session(lambda agent: agent.give_result(size=-1)),
+    "result over the cap": with_session(lambda agent: agent.give_result(size=1 << 40)),
+    "two results": with_session(lambda agent: agent.give_result(), lambda agent: agent.give_result()),
+    "done by another key": with_session(
+        lambda agent: agent.give_result(), lambda agent: agent.done(PrivateKey(b"\x07" * 32))
+    ),
+    "signature over another digest": with_session(
+        lambda agent: agent.give_result(), lambda agent: agent.done(result_digest=Bytes32("0x" + "ff" * 32))
+    ),
+    "signature cut": with_session(
+        lambda agent: agent.give_result(), lambda agent: agent.done(enclave_signature="0x00")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_broken_rules_end_the_enclave(name: str) -> None:
+    with pytest.raises(EnclaveFailed) as failure:
+        relay(BROKEN[name])
+    assert failure.value.cause == "ENCLAVE_CHANNEL_BROKEN"
+
+
+@pytest.mark.parametrize(
+    ("location", "purpose"),
+    [
+        ("/ipfs/other", "app"),
+        ("/ipfs/data", "app"),
+        ("http://169.254.169.254/latest", "input"),
+        ("file:///etc/passwd", "input"),
+        ("/ipfs/app", "secret"),
+        (7, "app"),
+    ],
+)
+def test_what_the_task_does_not_name_is_not_fetched(location: object, purpose: str) -> None:
+    answers: list[Frame] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.send("fetch", {"location": location, "purpose": purpose, "max_bytes": 100})
+        answers.append(agent.take())
+
+    with pytest.raises(EnclaveFailed):
+        relay(script)
+    assert [answer.kind for answer in answers] == ["error"]
+
+
+def test_fetched_content_is_capped() -> None:
+    answers: list[Frame] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.send("fetch", {"location": "/ipfs/app", "purpose": "app", "max_bytes": 10})
+        while not answers or answers[-1].kind == "chunk":
+            answers.append(agent.take())
+
+    with pytest.raises(EnclaveFailed):
+        relay(script)
+    assert answers[-1].kind == "error"
+    assert sum(len(answer.body) for answer in answers) <= 10
+
+
+def test_named_cause_of_the_agent() -> None:
+    with pytest.raises(EnclaveFailed, match="no room") as failure:
+        relay(ask("report", {"cause": "SANDBOX_FAILED", "message": "no room"}))
+    assert failure.value.cause == "SANDBOX_FAILED"
+
+
+def test_agent_that_dies_names_the_machines_words() -> None:
+    with pytest.raises(EnclaveFailed, match="exit code 1") as failure:
+        relay(lambda agent: agent.begin())
+    assert failure.value.cause == "ENCLAVE_DIED"
+    assert "no room" in failure.value.message
+
+
+def test_silent_agent_is_ended_at_the_deadline() -> None:
+    with pytest.raises(EnclaveFailed) as failure:
+        relay(lambda agent: (agent.begin(), agent.take()), given=task(deadline=int(time.time()) + 2))  # type: ignore[arg-type,func-returns-value,return-value]
+    assert failure.value.cause == "ENCLAVE_TIMEOUT"
+
+
+def test_abort_is_heard_while_the_agent_is_silent() -> None:
+    started = time.monotonic()
+    with pytest.raises(EnclaveFailed) as failure:
+        relay(
+            lambda agent: (agent.begin(), agent.take()),  # type: ignore[arg-type,func-returns-value,return-value]
+            aborted=lambda: time.monotonic() - started > 0.7,
+        )
+    assert failure.value.cause == "ENCLAVE_ABORTED"
+    assert time.monotonic() - started < 10
+
+
+def test_service_failure_is_told_to_the_agent() -> None:
+    answers: list[Frame] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.send("nonce")
+        answers.append(agent.take())
+        agent.send("report", {"cause": "TEE_SESSION_REFUSED", "message": "later"})
+
+    with pytest.raises(EnclaveFailed) as failure:
+        relay(script, Services(refuse=UnavailableError("the sms is down")))
+    assert failure.value.cause == "TEE_SESSION_REFUSED"
+    assert answers[0].kind == "error"
+    assert answers[0].header["message"] == "the sms is down"
+
+
+def test_session_that_names_another_task() -> None:
+    answers: list[Frame] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        request = SessionRequest(
+            DIGEST, WORKER, DIGEST, ENCLAVE.address, b"key", DIGEST, SessionEvidence("simulated", b"x")
+        ).signed_by(ENCLAVE)
+        agent.send("session", body=canonical_json(request.to_json()))
+        answers.append(agent.take())
+
+    with pytest.raises(EnclaveFailed):
+        relay(script)
+    assert answers[0].kind == "error"
