@@ -17,7 +17,6 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
-from cloister import __version__
 from cloister.errors import (
     CloisterError,
     ConfigurationError,
@@ -123,7 +122,7 @@ class Http:
         self._timeout = timeout
         self._max_response = max_response
         self._headers = {
-            "user-agent": f"cloister/{__version__}",
+            "user-agent": "cloister",
             "accept-encoding": "identity",
             **{name.lower(): value for name, value in (headers or {}).items()},
         }
