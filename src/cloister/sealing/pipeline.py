@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from cloister.errors import InputError, LocalError
+
 T = TypeVar("T")
 
 _POLL = 0.1
-"""Seconds after which a producer that waits for room looks whether its consumer is still there."""
+"""Seconds after which a side that waits looks whether the other is still there."""
 
 
 def run_ahead(chunks: Iterable[T], *, depth: int = 4) -> Iterator[T]:
@@ -18,8 +20,10 @@ def run_ahead(chunks: Iterable[T], *, depth: int = 4) -> Iterator[T]:
 
     AES, SHA-256, CRC-32 and file reads release the interpreter lock, so two stages overlap. An error of the producer is
     raised here, after the chunks before it. Closing the iterator (or dropping it) stops the producer at its next chunk.
-    A yielded chunk must not be reused by the producer.
+    A yielded chunk must not be reused by the producer. Raises InputError for a ``depth`` under 1.
     """
+    if depth < 1:
+        raise InputError(f"a pipeline runs 1 or more chunks ahead, not {depth}")
     ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -51,7 +55,13 @@ def run_ahead(chunks: Iterable[T], *, depth: int = 4) -> Iterator[T]:
     producer.start()
     try:
         while True:
-            chunk, error = ready.get()
+            try:
+                chunk, error = ready.get(timeout=_POLL)
+            except queue.Empty:
+                # The producer always says how it ended; should it ever not, this must not wait for ever.
+                if not producer.is_alive() and ready.empty():
+                    raise LocalError("the producer of a pipeline ended without a word") from None
+                continue
             if error is not None:
                 raise error
             if chunk is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from cloister.errors import InputError
 from cloister.sealing.pipeline import run_ahead
 
 
@@ -53,6 +55,21 @@ def test_a_consumer_that_stops_stops_the_producer() -> None:
     assert closed.is_set()
     assert len(made) <= 5
     assert "content-ahead" not in names()
+
+
+@pytest.mark.parametrize("depth", [0, -1])
+def test_a_depth_under_one_is_refused(depth: int) -> None:
+    with pytest.raises(InputError, match="1 or more"):
+        next(run_ahead([1], depth=depth))
+
+
+def test_waits_for_a_slow_producer() -> None:
+    def slow() -> Iterator[int]:
+        for number in (1, 2):
+            time.sleep(0.25)
+            yield number
+
+    assert list(run_ahead(slow())) == [1, 2]
 
 
 def test_runs_at_most_depth_ahead() -> None:
