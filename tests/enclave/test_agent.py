@@ -233,6 +233,16 @@ def test_changed_content_is_refused(
     assert failure.value.cause == cause
 
 
+def test_cause_is_heard_when_the_agent_gives_up_early(world: Make, runtime: BubblewrapRuntime) -> None:
+    task = world(READ_DATA, data=bytes(40_000_000))
+    changed = bytearray(task.content["/ipfs/QmDataset"])
+    changed[100] ^= 1
+    task.content["/ipfs/QmDataset"] = bytes(changed)
+    with pytest.raises(EnclaveFailed) as failure:
+        task.run(runtime)
+    assert failure.value.cause == "PRE_COMPUTE_INVALID_DATASET_CHECKSUM"
+
+
 @pytest.mark.parametrize(
     ("missing", "cause"),
     [("/ipfs/QmApp", "APP_IMAGE_DOWNLOAD_FAILED"), ("/ipfs/QmDataset", "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED")],

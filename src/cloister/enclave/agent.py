@@ -154,9 +154,10 @@ class _Logs:
         self.stderr = stderr
 
     def for_requester(self, release: Release) -> dict[str, bytes]:
-        """Files for the result. What an iApp prints may hold what it was given, and that is not the requester's to read
+        """Files for the result, where they may be in it.
 
-        unless nothing of anybody else's was given; nor the world's, when the result is not sealed.
+        What an iApp prints may hold what it was given. That is not the requester's to read when it was another's, nor
+        the world's when the result is not sealed.
         """
         foreign = release.dataset is not None or release.app_secret is not None
         public = release.result_format is ResultFormat.PLAIN and bool(release.requester_secrets)

@@ -33,7 +33,7 @@ _READ = 1 << 20
 
 
 class HostRefused(UnavailableError):  # noqa: N818  # it is the host's answer, not a fault here
-    """The host answered a question with an error."""
+    """The host answered a question with an error; ``code`` is the one that it gave."""
 
     code = "host-refused"
 
@@ -81,7 +81,8 @@ class HostChannel:
             self._waiting += self._parser.feed(data)
         frame = self._waiting.pop(0)
         if frame.kind == "error":
-            raise HostRefused(quoted(frame.header.get("message", "refused by the host")))
+            code = quoted(frame.header.get("cause", HostRefused.code))
+            raise HostRefused(quoted(frame.header.get("message", "refused by the host")), code=code)
         if frame.kind not in kinds:
             raise DecodeError(f"the host sent {quoted(frame.kind)} where {' or '.join(kinds)} was expected")
         return frame

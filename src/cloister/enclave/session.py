@@ -12,7 +12,7 @@ from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.enclave.attesters.attester import Attester
 from cloister.enclave.causes import Cause, TaskError
 from cloister.enclave.host import HostChannel, HostRefused
-from cloister.errors import CloisterError, DecodeError, VerificationError
+from cloister.errors import CloisterError, DecodeError, UnavailableError, VerificationError
 from cloister.protocol.codec import Address, Bytes32, canonical_json, check_keys, parse_json, parse_uint
 from cloister.protocol.releases import Release, parse_release
 from cloister.protocol.sessions import (
@@ -125,7 +125,10 @@ def open_session(
         session = parse_session_answer(parse_json(given.body, cap=CALL_CAP))
         release = _open_release(session, request, hint, keys)
     except HostRefused as error:
-        raise TaskError(Cause.TEE_SESSION_REFUSED, error.message) from error
+        # A service that is down may answer the next enclave; one that refused will not.
+        down = error.code == UnavailableError.code
+        cause = Cause.TEE_SESSION_GENERATION_FAILED if down else Cause.TEE_SESSION_REFUSED
+        raise TaskError(cause, error.message) from error
     except CloisterError as error:
         raise TaskError(Cause.TEE_SESSION_GENERATION_FAILED, error.message) from error
     return Session(release, binding, evidence, now)

@@ -29,6 +29,7 @@ LOG_CHARACTERS = 100_000
 _READ = 1 << 20
 _READY_SECONDS = 30.0
 _IDLE_STEP = 0.5
+_LAST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +317,15 @@ class _Relay:
             self._channel.sendall(build_frame(Frame(kind, header or {}, body)))
         except TimeoutError as error:
             raise _Interrupted("ENCLAVE_TIMEOUT", "the enclave stopped reading") from error
+        except ConnectionError as error:
+            # It gave up in the middle of an answer; why, it said before it ended.
+            while True:
+                self._hear_last(self._receive(until=self._clock() + _LAST_SECONDS), error)
+
+    def _hear_last(self, frame: Frame, reason: OSError) -> None:
+        if frame.kind == "report" and frame.header.get("cause") is not None:
+            message = quoted(frame.header.get("message", ""))
+            raise _Interrupted(quoted(frame.header["cause"]), message) from reason
 
     def _receive(self, *, until: float) -> Frame:
         while not self._waiting:
