@@ -10,12 +10,13 @@ from typing import Any
 from cloister.chain.hub_reads import HubReads
 from cloister.chain.registries import RegistryReads
 from cloister.chain.rpc import JsonRpc, Read, block_parameter, parse_quantity
-from cloister.errors import DecodeError, RemoteError
+from cloister.errors import DecodeError, RemoteError, UnavailableError
 from cloister.protocol.codec import Address, Bytes32, parse_hex, to_hex
 from cloister.protocol.deals import Deal
 from cloister.protocol.eip712 import Domain
 from cloister.protocol.orders import Order, OrderKind, verify_order_signature
 from cloister.services.market.ledger import REGISTERED, PublicationFacts
+from cloister.services.reading import read_each
 
 OWNER_SECONDS = 1.0
 """How long an owner that was read stands: publications of one wallet come in bursts."""
@@ -69,7 +70,11 @@ class ChainMarketLedger:
         return self._rpc.block_number()
 
     def deals(self, deal_ids: list[Bytes32], *, block: int) -> list[Deal | None]:
-        return self._rpc.read_all([self._reads.deal(deal_id) for deal_id in deal_ids], block=block)
+        found = read_each(self._rpc, [self._reads.deal(deal_id) for deal_id in deal_ids], block=block)
+        if None in found:
+            # The node's answers are of two chains: the next poll sees the reorganisation.
+            raise UnavailableError("the node does not know a deal that it told of", code="chain-changed")
+        return [deal if isinstance(deal, Deal) else None for deal in found]
 
     def stake(self, account: Address) -> int:
         return self._rpc.read(self._reads.account(account), block="latest").stake

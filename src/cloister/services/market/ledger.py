@@ -42,7 +42,10 @@ class MarketLedger(Protocol):
         ...
 
     def deals(self, deal_ids: list[Bytes32], *, block: int) -> list[Deal | None]:
-        """Several deals; None for one that the hub does not know."""
+        """Several deals that the hub told of; None for one whose params are no text.
+
+        Raises: UnavailableError when the node does not know one of them.
+        """
         ...
 
     def stake(self, account: Address) -> int:

@@ -22,9 +22,7 @@ from cloister.chain.logs import (
     OrderClosed,
     OrdersMatched,
     TokenTransfer,
-    decode_log,
 )
-from cloister.errors import UnavailableError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.orders import OrderKind
 from cloister.services.market.ledger import MarketLedger
@@ -38,6 +36,7 @@ from cloister.services.market.store import (
     settle,
 )
 from cloister.services.market.tables import CATEGORIES, DEALS, ORDERS
+from cloister.services.reading import readable_events
 
 WATCHED = tuple(
     TOPICS[name]
@@ -115,8 +114,7 @@ class Watcher:
         found = []
         for (log, matched), deal in zip(said.matched, deals, strict=True):
             if deal is None:
-                # The node's answers are of two chains: the next poll sees the reorganisation.
-                raise UnavailableError(f"the node does not know deal {matched.deal_id} that it told of")
+                continue
             found.append(
                 MinedDeal(
                     deal_id=matched.deal_id,
@@ -148,8 +146,8 @@ class _Said:
     def read(cls, batch: Batch, hub: Address, registries: Mapping[Address, OrderKind]) -> _Said:
         """Sort a batch. Only the hub and the registries are believed: any contract can emit any event."""
         said = cls()
-        for log in batch.logs:
-            event, kind = decode_log(log), registries.get(log.address)
+        for log, event in readable_events(batch.logs):
+            kind = registries.get(log.address)
             if kind is not None:
                 if isinstance(event, EntryTransfer):
                     said.moved.append((log, kind, event))
@@ -157,7 +155,7 @@ class _Said:
                 said._add(log, event)
         return said
 
-    def _add(self, log: Log, event: ChainEvent | None) -> None:
+    def _add(self, log: Log, event: ChainEvent) -> None:
         match event:
             case OrdersMatched():
                 self.matched.append((log, event))

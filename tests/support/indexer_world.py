@@ -1,0 +1,76 @@
+"""An indexer in a process of the test's own: real HTTP, real database, real chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from tests.support.deployed import DeployedChain
+
+from cloister.clients.indexer import IndexerClient
+from cloister.services.application import BackgroundServer, build_application
+from cloister.services.database import Database, open_database
+from cloister.services.indexer.part import build_indexer_part
+from cloister.services.indexer.watcher import Contracts
+
+
+class IndexerWorld:
+    """An indexer of a chain."""
+
+    def __init__(self, chain: DeployedChain, folder: Path) -> None:
+        self.chain = chain
+        self.database: Database = open_database(folder / "indexer.db")
+        self.url = ""
+        self._http = urllib3.PoolManager(retries=False)
+
+    @contextmanager
+    def serving(self) -> Iterator[IndexerWorld]:
+        """Run the indexer; may be entered again after it ended, on the same database."""
+        deployment = self.chain.deployment
+        contracts = Contracts(
+            hub=deployment.hub,
+            dataprotector=deployment.dataprotector,
+            app_registry=deployment.app_registry,
+            dataset_registry=deployment.dataset_registry,
+            workerpool_registry=deployment.workerpool_registry,
+        )
+        part = build_indexer_part(
+            contracts, database=self.database, rpc=self.chain.node.rpc, from_block=deployment.block
+        )
+        with BackgroundServer(build_application([part])) as server:
+            self.url = server.url
+            self.client = IndexerClient(server.url)
+            yield self
+
+    def ask(
+        self, query: str, variables: dict[str, Any] | None = None, *, subgraph: str = "dataprotector-v2"
+    ) -> dict[str, Any]:
+        """Post a query and return the whole answer."""
+        answer = self._http.request(
+            "POST",
+            f"{self.url}/subgraphs/name/arbitrum-sepolia/{subgraph}",
+            body=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status == 200, answer.data
+        return dict(json.loads(answer.data))
+
+    def data(self, query: str, variables: dict[str, Any] | None = None, *, subgraph: str = "dataprotector-v2") -> Any:
+        """Post a query that must succeed."""
+        answer = self.ask(query, variables, subgraph=subgraph)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def refusal(self, query: str, variables: dict[str, Any] | None = None) -> str:
+        """Post a query that must be refused."""
+        answer = self.ask(query, variables)
+        assert answer.get("errors"), answer
+        return str(answer["errors"][0]["message"])
+
+    def post(self, path: str, body: bytes) -> int:
+        """Post raw bytes; returns the status."""
+        return self._http.request("POST", self.url + path, body=body).status
