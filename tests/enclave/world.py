@@ -66,12 +66,13 @@ class TestPlatform:
             root_key, self.root, key.public_key(), name="machine", serial=2, **validity
         )
         self.collateral = simulated_collateral([self.root])
-        self.policy = EnclavePolicy(
-            EvidenceKind.SIMULATED,
-            frozenset({build_root_fingerprint(self.root)}),
-            frozenset({measure_agent()}),
-        )
         self.spec = EnclaveSpec(Platform("simulated", build_platform(key.private_bytes_raw(), self.certificate)))
+
+    @property
+    def policy(self) -> EnclavePolicy:
+        """Trust the agent as it lies on disk now: its source may be edited while the tests run."""
+        roots = frozenset({build_root_fingerprint(self.root)})
+        return EnclavePolicy(EvidenceKind.SIMULATED, roots, frozenset({measure_agent()}))
 
 
 @dataclass

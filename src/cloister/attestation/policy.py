@@ -72,7 +72,9 @@ class EnclavePolicy:
             raise PolicyRejected(f"no reference measurement is set for {self.kind}", code="no-reference-values")
         if claims.measurement not in self.measurements:
             raise PolicyRejected(
-                f"measurement {claims.measurement.hex()} is not a reference value", code="measurement-unknown"
+                f"measurement {claims.measurement.hex()} is not a reference value",
+                code="measurement-unknown",
+                hint="the agent is another release than the reference values: set them anew, or restart with one release",
             )
         if claims.svn < self.min_svn:
             raise PolicyRejected(f"security version {claims.svn} is below {self.min_svn}", code="svn-too-low")
