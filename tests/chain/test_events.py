@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.support.anvil import CHAIN_ID, Anvil, running_anvil
+from tests.support.http import Peer, Reply
 
 from cloister.chain.calls import Call
 from cloister.chain.events import WINDOW, Batch, Cursor, EventReader, parse_cursor
+from cloister.chain.rpc import JsonRpc
 from cloister.errors import DecodeError, InputError, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.signatures import PrivateKey
 from cloister.protocol.transactions import Transaction
+from cloister.transport import Http
 
 # Emits its call data's first word as topic 0: CALLDATALOAD(0), LOG1 of nothing.
 EMITTING_RUNTIME = bytes.fromhex("5f355f5fa100")
@@ -185,6 +189,60 @@ def test_holds_back_what_is_not_confirmed(chain: Anvil) -> None:
     assert reader.poll().is_empty
     chain.mine()
     assert [int(log.topics[0], 16) for log in reader.poll().logs] == [2]
+
+
+def test_asks_for_less_where_a_node_finds_it_too_much(chain: Anvil, peer: Callable[..., Peer]) -> None:
+    """Public nodes cap the range of eth_getLogs, each in its own words."""
+
+    def forward(request: dict[str, Any]) -> Reply:
+        body = json.loads(request["body"])
+        if isinstance(body, dict) and body["method"] == "eth_getLogs":
+            query = body["params"][0]
+            if int(query["toBlock"], 16) - int(query["fromBlock"], 16) >= 100:
+                error = {"code": -32005, "message": "block range is too wide"}
+                return Reply(body=json.dumps({"jsonrpc": "2.0", "id": body["id"], "error": error}).encode())
+        return Reply(body=json.dumps(Http(chain.url).json("POST", "", body=body)).encode())
+
+    emit(chain, 1)
+    chain.rpc.call("anvil_mine", hex(300))
+    emit(chain, 2)
+    reader = EventReader(JsonRpc(peer(forward).url), [EMITTER])
+    numbers: list[int] = []
+    while True:
+        batch = reader.poll()
+        numbers += [int(log.topics[0], 16) for log in batch.logs]
+        if batch.is_caught_up:
+            break
+    assert numbers == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"address": OTHER},
+        {"blockNumber": "0xffff"},
+        {"blockHash": "0x" + "11" * 32},
+        {"blockHash": None},
+        {"removed": True},
+        {"topics": ["0x"]},
+        {"data": None},
+    ],
+)
+def test_logs_that_do_not_fit_are_refused(chain: Anvil, peer: Callable[..., Peer], changes: dict[str, Any]) -> None:
+    """A node that lies about addresses or blocks, or answers from two versions of the chain."""
+
+    def forward(request: dict[str, Any]) -> Reply:
+        body = json.loads(request["body"])
+        answer: Any = Http(chain.url).json("POST", "", body=body)
+        if isinstance(body, dict) and body["method"] == "eth_getLogs":
+            answer["result"] = [{**log, **changes} for log in answer["result"]]
+        return Reply(body=json.dumps(answer).encode())
+
+    emit(chain, 1)
+    reader = EventReader(JsonRpc(peer(forward).url), [EMITTER])
+    with pytest.raises((DecodeError, UnavailableError)):
+        reader.poll()
+    assert reader.cursor == Cursor(0)
 
 
 def test_a_dead_node_is_unavailable(chain: Anvil) -> None:

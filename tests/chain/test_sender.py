@@ -299,3 +299,69 @@ def test_another_chain_of_the_same_id_knows_none_of_it(tmp_path: Path) -> None:
         assert balance(node) == 2
     finally:
         node.kill()
+
+
+def test_a_strangers_pending_transaction_keeps_its_nonce(still_anvil: Anvil, journal: Journal) -> None:
+    """Somebody else with the key has a transaction in the pool: ours goes behind it."""
+    key = fresh_key(still_anvil, "neighbour")
+    other = Transaction(CHAIN_ID, 0, 10**9, 10**11, 21_000, RECEIVER, 100, b"").sign(key)
+    still_anvil.rpc.call("eth_sendRawTransaction", "0x" + other.raw.hex())
+    sender = TransactionSender(still_anvil.rpc, key, journal, options=QUICK)
+    submission = sender.submit(Call(RECEIVER, value=1), intent="pay")
+    assert journal.get(submission.entry_id).nonce == 1
+    still_anvil.mine()
+    assert sender.wait(submission).succeeded
+    assert balance(still_anvil) == 101
+
+
+def test_a_gap_below_a_journalled_transaction_is_filled(anvil: Anvil, journal: Journal) -> None:
+    """A crash can leave nonce 1 journalled and nonce 0 unused; nonce 1 would wait for ever."""
+    key = fresh_key(anvil, "gap")
+    genesis = anvil.rpc.block(0)
+    assert genesis is not None
+    signed = Transaction(CHAIN_ID, 1, 10**9, 10**10, 21_000, RECEIVER, 9, b"").sign(key)
+    journal.record(
+        chain_id=CHAIN_ID,
+        genesis=genesis.hash,
+        sender=key.address,
+        intent="pay",
+        digest=call_digest(RECEIVER, b"", 9),
+        attempt=Attempt(1, signed.hash, signed.raw, 10**10, 10**9, 21_000),
+    )
+    before = balance(anvil)
+    receipt = TransactionSender(anvil.rpc, key, journal, options=QUICK).send(Call(RECEIVER, value=9), intent="pay")
+    assert receipt.transaction == signed.hash
+    assert balance(anvil) == before + 9
+    assert anvil.rpc.transaction_count(key.address, block="latest") == 2
+
+
+def test_a_reverted_transaction_is_not_sent_again_on_a_chain_that_went_back(anvil: Anvil, journal: Journal) -> None:
+    """Its nonce is filled instead: sent again it might succeed beside the intent's later success."""
+    sender = sender_for(anvil, journal)
+    code = sender.send(Call(None, deploy_code(REFUSING_RUNTIME)), intent="deploy").contract_address
+    assert code is not None
+    snapshot = anvil.rpc.call("evm_snapshot")
+    with pytest.raises(TransactionReverted):
+        sender.send(Call(code, gas=100_000), intent="count")
+    anvil.rpc.call("anvil_setCode", code, "0x" + COUNTING_RUNTIME.hex())
+    sender.send(Call(code, gas=100_000), intent="count")
+    assert count(anvil, code) == 1
+    assert anvil.rpc.call("evm_revert", snapshot) is True
+    anvil.rpc.call("anvil_setCode", code, "0x" + COUNTING_RUNTIME.hex())
+    again = TransactionSender(anvil.rpc, sender._key, journal, options=QUICK)
+    assert again.send(Call(code, gas=100_000), intent="count").succeeded
+    assert count(anvil, code) == 1
+
+
+def test_fees_over_the_cap_are_not_paid(anvil: Anvil, journal: Journal) -> None:
+    key = fresh_key(anvil, "dear")
+    sender = TransactionSender(anvil.rpc, key, journal, options=SenderOptions(max_fee_cap=1))
+    with pytest.raises(UnavailableError, match="cap"):
+        sender.send(Call(RECEIVER, value=1), intent="pay")
+    assert anvil.rpc.transaction_count(key.address, block="latest") == 0
+
+
+def test_the_journal_is_for_its_owner_alone(journal: Journal, tmp_path: Path) -> None:
+    files = list((tmp_path / "wallet").iterdir())
+    assert files
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
