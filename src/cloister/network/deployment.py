@@ -311,7 +311,11 @@ def _verify_code(rpc: JsonRpc, name: str, address: Address, block: Block) -> dic
         raise VerificationError(f"{name}: there is no contract at {address}", code="no-contract")
     start = len(artifact.runtime)
     if len(code) != artifact.deployed_size or code[:start] != artifact.runtime:
-        raise VerificationError(f"{name}: the code at {address} is not ours", code="foreign-code")
+        raise VerificationError(
+            f"{name}: the code at {address} is not ours",
+            hint="another version of this package deployed it, or somebody else did",
+            code="foreign-code",
+        )
     return {key: code[start + at : start + at + size] for key, (at, size) in artifact.immutables.items()}
 
 

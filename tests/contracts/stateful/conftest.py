@@ -16,6 +16,16 @@ PARTS = ("HubViews", "HubTasks", "HubAccounts", "HubOrders", "Hub")
 """The hub's parts, each handing on to the one before."""
 
 
+FORMER_HUB = """
+# pragma version 0.4.3
+viewScore: public(HashMap[address, uint256])
+
+@external
+def set(worker: address, score: uint256):
+    self.viewScore[worker] = score
+"""
+
+
 @pytest.fixture(scope="session")
 def world(deployed: Suite) -> World:
     known = {
@@ -23,7 +33,7 @@ def world(deployed: Suite) -> World:
         "dataset_registry": deployed.datasets.address,
         "workerpool_registry": deployed.workerpools.address,
         "token_": deployed.rlc.address,
-        "former_hub": ZERO,
+        "former_hub": boa.loads(FORMER_HUB).address,
         "next_part": ZERO,
     }
     for part in PARTS:
@@ -33,6 +43,7 @@ def world(deployed: Suite) -> World:
         known["next_part"] = deployer.deploy(*arguments).address
     return World(
         hub=known["next_part"],
+        former_hub=known["former_hub"],
         rlc=deployed.rlc.address,
         apps=deployed.apps.address,
         datasets=deployed.datasets.address,

@@ -28,7 +28,7 @@ UNSIGNED = "invalid-signature-format"
 OVERDRAWN = "IexecEscrow: Transfer amount exceeds balance"
 
 
-class Refused(Exception):  # noqa: N818  (a refusal is a result here)
+class Refused(Exception):
     """The protocol does not allow it."""
 
     def __init__(self, reason: str | None = None) -> None:
@@ -161,6 +161,7 @@ class Model:
         self.closed: set[str] = set()
         self.deals: dict[str, Deal] = {}
         self.tasks: dict[str, Task] = {}
+        self.imported: set[str] = set()
         self.scores: dict[str, int] = defaultdict(int)
         self.broker = ZERO
 
@@ -302,6 +303,14 @@ class Model:
         """Name the deal that ``match`` just made."""
         assert name not in self.deals
         self.deals[name] = self._pending
+
+    # Workers
+
+    def import_score(self, worker: str, score: int) -> None:
+        """Scores of an older hub are taken over once, if they are better."""
+        require(worker not in self.imported, "score-already-imported")
+        self.imported.add(worker)
+        self.scores[worker] = max(self.scores[worker], score)
 
     # Tasks
 

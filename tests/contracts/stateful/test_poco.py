@@ -34,18 +34,18 @@ from cloister.protocol.signatures import PrivateKey
 from cloister.protocol.tags import Tag
 from cloister.protocol.tasks import task_id
 
-PURSE = 10**12
+PURSE = 10**15
 """nRLC that every actor starts with; half of it is deposited."""
 
 CLOCKS = (300, 10, 0)
 SETTINGS = {
-    "default": settings(max_examples=25, stateful_step_count=50),
+    "default": settings(max_examples=22, stateful_step_count=50),
     "nightly": settings(max_examples=400, stateful_step_count=80),
 }
 WORKERS = tuple(f"worker {number}" for number in range(4))
 ACTORS = ("app_owner", "data_owner", "pool_owner", "other_owner", "requester", "sponsor", *WORKERS)
-PRICES = st.sampled_from([0, 1, 3, 7, 100, 999, 10**9, PURSE])
-CHEAP = st.sampled_from([0, 1, 3, 7, 100, 999, 10**9])
+PRICES = st.sampled_from([0, 1, 3, 7, 100, 999, 10**12, PURSE])
+CHEAP = st.sampled_from([0, 1, 3, 7, 100, 999, 10**9, 10**12])
 VOLUMES = st.integers(1, 4)
 TAGS = st.sampled_from([0, 0, 1, 1, 9])
 TRUSTS = st.sampled_from([0, 1, 1, 2, 2, 3])
@@ -136,9 +136,16 @@ class Poco(RuleBasedStateMachine):
         finally:
             self.anchor.__exit__(None, None, None)
 
-    @initialize(with_broker=st.booleans())
-    def open_market(self, with_broker: bool) -> None:
+    @initialize(
+        with_broker=st.booleans(),
+        scores=st.lists(
+            st.sampled_from([0, 1, 11, 12, 14, 15, 100, 1000]), min_size=len(WORKERS), max_size=len(WORKERS)
+        ),
+    )
+    def open_market(self, with_broker: bool, scores: list[int]) -> None:
         world = self.world
+        for worker, score in zip(WORKERS, scores, strict=True):
+            self._import(self.at[worker], score)
         for actor in ACTORS:
             assert world.send(world.owner, world.rlc, "transfer(address,uint256)", self.at[actor], PURSE).done
             self.model.tokens[self.at[actor]] = PURSE
@@ -157,6 +164,11 @@ class Poco(RuleBasedStateMachine):
             self.model.policies[pool] = (30, 1)
         for actor in ACTORS:
             self.deposit(ACTORS.index(actor), PURSE // 2)
+
+    def _import(self, worker: str, score: int) -> None:
+        world = self.world
+        assert world.send(world.owner, world.former_hub, "set(address,uint256)", worker, score).done
+        self.both(worker, "importScore(address)", (worker,), lambda: self.model.import_score(worker, score))
 
     def _register(self, registry: str, creation: str, owner: str) -> list[str]:
         """Two resources: the first of ``owner``, the second of somebody else."""

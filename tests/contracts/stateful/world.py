@@ -62,9 +62,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The hub with its registries and token, and the actors' keys."""
+    """The hub with its registries and token, a hub before it that remembers scores, and the actors' keys."""
 
     hub: str
+    former_hub: str
     rlc: str
     apps: str
     datasets: str
