@@ -7,19 +7,17 @@ the task's requester, who logs in by signing a typed challenge (reference 3.6).
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloister.transport import Http
-
-from cloister.errors import DecodeError, quoted
+from cloister.errors import DecodeError, UnavailableError, quoted
 from cloister.protocol.authentication import NONCE_LENGTH, audience, sign_request
 from cloister.protocol.authorization import SCHEDULER_CHALLENGE, build_challenge_header, challenge_digest
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_hex, to_hex
+from cloister.transport import Http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +30,7 @@ LOG_CHARACTERS = 100_000
 WAIT_CAP = 20
 """Longest wait of one long poll, in seconds."""
 
+_TIMEOUT = 15.0
 _RESPONSE_CAP = 16 * 1024 * 1024
 
 
@@ -277,7 +276,7 @@ class WorkerCalls:
             "wait_seconds": min(wait_seconds, WAIT_CAP),
             "holding": list(holding),
         }
-        answer = self._post("/scheduler/v1/leases", body)
+        answer = self._post("/scheduler/v1/leases", body, timeout=_TIMEOUT + wait_seconds, attempts=1)
         return tuple(parse_lease(item) for item in _member(answer, "leases", list))
 
     def beat(
@@ -316,23 +315,32 @@ class WorkerCalls:
         """Say how the lease ended. Saying it twice changes nothing."""
         self._post(f"/scheduler/v1/leases/{lease_id}/outcome", outcome.to_json())
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        raw = canonical_json(body)
+    def _post(
+        self, path: str, body: Mapping[str, Any], *, timeout: float | None = None, attempts: int = 3
+    ) -> Mapping[str, Any]:
+        """Sign and send. Every call may be repeated without harm, each under a new signature."""
+        while True:
+            attempts -= 1
+            try:
+                answer = self._http.json("POST", path, body=body, headers=self._headers(path, body), timeout=timeout)
+            except UnavailableError:
+                # Most often a connection that the server closed while it was idle.
+                if not attempts:
+                    raise
+            else:
+                return _document(answer)
+
+    def _headers(self, path: str, body: Mapping[str, Any]) -> dict[str, str]:
         header = sign_request(
             self._key,
             audience=self._audience,
             method="POST",
             target=path,
-            body=raw,
+            body=canonical_json(body),
             issued_at=int(self._clock()),
             nonce=secrets.token_bytes(NONCE_LENGTH),
         )
-        answer = self._http.json(
-            "POST", path, body=raw, headers={"Authorization": header, "Content-Type": "application/json"}
-        )
-        if not isinstance(answer, dict):
-            raise DecodeError(f"scheduler answered {quoted(json.dumps(answer))} to {path}")
-        return answer
+        return {"authorization": header}
 
 
 class Signer(Protocol):
@@ -352,7 +360,7 @@ class SchedulerClient:
     """The scheduler's public side: a task's state for everybody, its logs for its requester. Thread-safe."""
 
     def __init__(self, url: str, *, chain_id: int, hub: Address) -> None:
-        self._http = Http(url, timeout=15.0, max_response=_RESPONSE_CAP)
+        self._http = Http(url, timeout=_TIMEOUT, max_response=_RESPONSE_CAP)
         self._chain_id = chain_id
         self._hub = hub
 

@@ -63,6 +63,7 @@ def observed(
     contributions: dict[Address, tuple[ContributionStatus, str]] | None = None,
     consensus: str | None = None,
     reveal_deadline: int = 0,
+    block_number: int = 11,
 ) -> Observed:
     """A task as a block would show it. ``contributions``: worker -> status and a word its result hash is made of."""
     told = contributions or {}
@@ -70,6 +71,7 @@ def observed(
     proved = [worker for worker, (state, _) in told.items() if state is ContributionStatus.PROVED]
     return Observed(
         task_id=task_id(record.deal_id, record.bot_first + index),
+        block_number=block_number,
         task=Task(
             status=status,
             deal_id=record.deal_id,

@@ -340,6 +340,8 @@ def test_a_chain_that_goes_back_takes_everything_back(store: Store, leasing: Lea
     assert state_of(database, lease) == "running"
     assert [d.task_id for d in store.to_initialize(now=NOW, chain_now=CHAIN_NOW, limit=9)] == [only_task(record)]
 
+    assert store.tasks_seen_after(10) == [only_task(record)]
+    assert store.tasks_seen_after(11) == []
     assert store.doubt_deals(after_block=9) == 1
     assert store.doubtful_deals() == [record.deal_id]
     leasing.expire(NOW + 31)

@@ -37,6 +37,7 @@ class Observed:
     """
 
     task_id: Bytes32
+    block_number: int
     task: Task
     contributions: Mapping[Address, Contribution]
 
@@ -59,6 +60,7 @@ def reconcile(database: Database, observed: Observed, *, now: float, lease_secon
                 _completed(session, task, observed, now)
             case TaskStatus.FAILED:
                 _failed(session, task, now)
+        _write(session, task, seen_block=observed.block_number)
         recount(session, task)
         after = session.execute(
             select(tasks.c.phase, tasks.c.initialized, tasks.c.live, tasks.c.wanted).where(

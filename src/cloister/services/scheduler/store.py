@@ -236,12 +236,10 @@ class Store:
             rows = session.execute(select(tasks.c.task_id).where(tasks.c.task_id.in_(list(identifiers)))).scalars()
             return [Bytes32(row) for row in rows]
 
-    def unsettled_tasks(self, limit: int) -> list[Bytes32]:
-        """Tasks the chain may know more about than we do: those with live leases or past initialisation, not ended."""
+    def tasks_seen_after(self, block_number: int) -> list[Bytes32]:
+        """Tasks whose rows rest on blocks that a chain gone back to ``block_number`` no longer has."""
         with self._database.read_scope() as session:
-            rows = session.execute(
-                select(tasks.c.task_id).where(tasks.c.phase.in_(_WAITING)).order_by(tasks.c.turn).limit(limit)
-            ).scalars()
+            rows = session.execute(select(tasks.c.task_id).where(tasks.c.seen_block > block_number)).scalars()
             return [Bytes32(row) for row in rows]
 
     def to_initialize(self, *, now: float, chain_now: int, limit: int) -> list[Duty]:
@@ -365,6 +363,7 @@ def _task_values(deal: Row[Any], index: int) -> dict[str, Any]:
         "final_deadline": deal.final_deadline,
         "reveal_count": 0,
         "winner_count": 0,
+        "seen_block": 0,
         "chain_attempts": 0,
         "chain_not_before": 0.0,
     }

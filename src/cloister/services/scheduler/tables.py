@@ -69,6 +69,7 @@ tasks = Table(
     Column("consensus_value", String(66)),
     Column("reveal_count", Integer, nullable=False),
     Column("winner_count", Integer, nullable=False),
+    Column("seen_block", BigInteger, nullable=False),  # the block the rows were last brought in line with
     Column("chain_attempts", Integer, nullable=False),  # failed transactions of ours; part of the next one's intent
     Column("chain_not_before", Float, nullable=False),
     Index("scheduler_tasks_queue", "workerpool", "phase", "turn"),

@@ -74,6 +74,7 @@ def upgrade() -> None:
         sa.Column("consensus_value", sa.String(66), nullable=True),
         sa.Column("reveal_count", sa.Integer(), nullable=False),
         sa.Column("winner_count", sa.Integer(), nullable=False),
+        sa.Column("seen_block", sa.BigInteger(), nullable=False),
         sa.Column("chain_attempts", sa.Integer(), nullable=False),
         sa.Column("chain_not_before", sa.Float(), nullable=False),
     )

@@ -1,0 +1,45 @@
+"""What an operator sets for a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.errors import ConfigurationError
+from cloister.protocol.codec import Address
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Settings of one worker daemon. Durations are in seconds, sizes in bytes."""
+
+    workerpool: Address
+    state_folder: Path
+    """Journal and work folders; survives restarts, belongs to one daemon at a time."""
+    slots: int = 2
+    """Most tasks at a time."""
+    wait_seconds: int = 10
+    """How long one long poll waits for a task."""
+    stop_seconds: float = 20.0
+    """How long a graceful stop lets made results reach the chain."""
+    retry_seconds: float = 0.5
+    """First pause after a part of the platform did not answer; doubles up to ``retry_cap``."""
+    retry_cap: float = 15.0
+    platform_retries: int = 2
+    """How often an enclave that failed for the platform's fault is started again under the same lease."""
+    contribution_retries: int = 4
+    """How often a refused contribution is sent again while the task is still open."""
+    chain_poll: float = 0.1
+    """Pause between looks at a task while others are awaited (trust over 1)."""
+    max_result: int = 512 * 1024 * 1024
+    min_free_disk: int = 256 * 1024 * 1024
+    """No task is leased while the state folder's file system has less."""
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ConfigurationError(f"slots must be at least 1, not {self.slots}")
+        for name in ("wait_seconds", "stop_seconds", "retry_seconds", "retry_cap", "chain_poll"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
+        if self.max_result < 1:
+            raise ConfigurationError(f"max_result must be at least 1 byte, not {self.max_result}")
