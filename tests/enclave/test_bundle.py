@@ -269,6 +269,17 @@ def test_the_enclave_imports_what_is_in_the_bundle(
     assert task.files()["result.txt"] == b"/opt/iapp/lib/tinylib/__init__.py42"
 
 
+def test_excluded_dependency_files_are_left_out(tmp_path: Path) -> None:
+    folder = write_iapp(tmp_path / "a", "")
+    path, digest = wheel(tmp_path)
+    (folder / "requirements.txt").write_text(f"tinylib @ file://{path} --hash=sha256:{digest}\n")
+    (folder / "iapp.toml").write_text('exclude = ["*/METADATA"]\n' + (folder / "iapp.toml").read_text())
+    with tarfile.open(build_bundle(folder, tmp_path / "one.bundle").path) as built:
+        names = built.getnames()
+    assert "lib/tinylib/__init__.py" in names
+    assert "lib/tinylib-1.0.dist-info/METADATA" not in names
+
+
 def test_dependency_with_another_hash(tmp_path: Path) -> None:
     folder = write_iapp(tmp_path / "a", "")
     path, _ = wheel(tmp_path)

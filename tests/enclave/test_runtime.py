@@ -18,7 +18,7 @@ from cloister.enclave import measurement
 from cloister.enclave.processes import tree_of
 from cloister.errors import ConfigurationError
 from cloister.worker.relay import EnclaveFailed
-from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
+from cloister.worker.runtimes.bubblewrap import AGENT_PARTS, BubblewrapRuntime
 from cloister.worker.runtimes.runtime import EnclaveProcess
 
 Make = Callable[..., World]
@@ -112,7 +112,7 @@ def test_kill_ends_everything(world: Make, runtime: BubblewrapRuntime) -> None:
 def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
-        "from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime\n"
+        "from cloister.worker.runtimes.bubblewrap import AGENT_PARTS, BubblewrapRuntime\n"
         "from cloister.worker.runtimes.runtime import EnclaveSpec, Platform\n"
         "process = BubblewrapRuntime().launch(EnclaveSpec(Platform('simulated')))\n"
         "process.channel.recv(1000)\nprint('up', flush=True)\ntime.sleep(600)\n"
@@ -169,6 +169,10 @@ def test_stage_folders_are_gone(platform: TestPlatform, runtime: BubblewrapRunti
     ready(process)
     process.kill()
     assert until(lambda: set(Path(tempfile.gettempdir()).glob("cloister-stage-*")) <= before)
+
+
+def test_what_is_in_an_enclave_is_what_is_measured() -> None:
+    assert (*measurement.FILES, *measurement.ROOMS) == AGENT_PARTS
 
 
 def test_measurement_changes_with_any_file(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from cloister.enclave.filesystem import Mount
 from cloister.enclave.hardening import harden
 from cloister.enclave.host import CHANNEL_VERSION, CHUNK, HostChannel
 from cloister.enclave.inputs import fetch_bundle, fetch_dataset, fetch_input_file
-from cloister.enclave.measurement import measure_agent, package_root
+from cloister.enclave.measurement import FILES, measure_agent, package_root
 from cloister.enclave.outputs import (
     RECEIPT_NAME,
     Outputs,
@@ -214,7 +214,7 @@ def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs:
     mounts = [Mount(bundle.source, SOURCE_TARGET), Mount(inputs, INPUT_DIRECTORY)]
     if bundle.library.is_dir():
         mounts.append(Mount(bundle.library, LIBRARY_TARGET))
-    mounts += [Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in ("__init__.py", "errors.py")]
+    mounts += [Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in FILES]
     mounts.append(Mount(package / "datasets", f"{SUPPORT_TARGET}/cloister/datasets"))
     return SandboxSpec(
         command=build_command(bundle.manifest.entrypoint, params),

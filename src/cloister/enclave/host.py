@@ -32,7 +32,7 @@ CHUNK = 1 << 20
 _READ = 1 << 20
 
 
-class HostRefused(UnavailableError):  # noqa: N818  # it is the host's answer, not a fault here
+class HostRefused(UnavailableError):  # it is the host's answer, not a fault here
     """The host answered a question with an error; ``code`` is the one that it gave."""
 
     code = "host-refused"

@@ -54,6 +54,12 @@ _LIBRARY_NOISE = (
     "*.dist-info/INSTALLER",
     "bin/*",
     "share/*",
+    # Sources of compiled modules and static libraries: for building against, not for running.
+    "*.pyi",
+    "*.pyx",
+    "*.pxd",
+    "*.pxi",
+    "*.a",
 )
 # Test suites that are known not to be imported by the package itself; others stay, since some are.
 _TEST_SUITES = (
@@ -64,6 +70,8 @@ _TEST_SUITES = (
     "sklearn/tests/*",
     "scipy/*/tests/*",
     "joblib/test/*",
+    "matplotlib/tests/*",
+    "mpl_toolkits/*/tests/*",
 )
 
 
@@ -77,7 +85,15 @@ class BuiltBundle:
     manifest: Manifest
 
 
-def load_settings(folder: Path) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``iapp.toml``: the manifest, and ``exclude``, patterns of dependency files that the app does without."""
+
+    manifest: Manifest
+    exclude: tuple[str, ...] = ()
+
+
+def load_settings(folder: Path) -> Settings:
     """Read ``iapp.toml``.
 
     Raises:
@@ -95,8 +111,8 @@ def load_settings(folder: Path) -> Manifest:
     return _read_settings(settings, path)
 
 
-def _read_settings(settings: dict[str, object], path: Path) -> Manifest:
-    known = {"name", "version", "entrypoint", "runtime", "network", "purposes", "resources"}
+def _read_settings(settings: dict[str, object], path: Path) -> Settings:
+    known = {"name", "version", "entrypoint", "runtime", "network", "purposes", "resources", "exclude"}
     for key in settings:
         if key not in known:
             raise InputError(f"{path}: unknown setting {quoted(key)}", hint=f"known are {', '.join(sorted(known))}")
@@ -107,7 +123,7 @@ def _read_settings(settings: dict[str, object], path: Path) -> Manifest:
             raise InputError(f"{path}: {key} must be a text")
         texts[key] = value
     lists: dict[str, tuple[str, ...]] = {}
-    for key in ("network", "purposes"):
+    for key in ("network", "purposes", "exclude"):
         value = settings.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InputError(f"{path}: {key} must be a list of texts")
@@ -116,7 +132,7 @@ def _read_settings(settings: dict[str, object], path: Path) -> Manifest:
     names = {"memory_mib", "disk_mib", "seconds", "processes"}
     if not isinstance(resources, dict) or not set(resources) <= names:
         raise InputError(f"{path}: resources may hold {', '.join(sorted(names))}")
-    return Manifest(
+    manifest = Manifest(
         name=texts["name"],
         version=texts["version"],
         entrypoint=texts["entrypoint"],
@@ -125,6 +141,7 @@ def _read_settings(settings: dict[str, object], path: Path) -> Manifest:
         network=lists["network"],
         purposes=lists["purposes"],
     )
+    return Settings(manifest, lists["exclude"])
 
 
 def build_bundle(folder: Path, output: Path | None = None, *, max_bytes: int = MAX_BUNDLE) -> BuiltBundle:
@@ -136,7 +153,8 @@ def build_bundle(folder: Path, output: Path | None = None, *, max_bytes: int = M
         dependencies cannot be installed.
     """
     folder = folder.resolve()
-    manifest = load_settings(folder)
+    settings = load_settings(folder)
+    manifest = settings.manifest
     output = output or folder / "build" / f"{manifest.name}{SUFFIX}"
     interpreter = _find_interpreter(manifest.runtime)
     sources = dict(_source_files(folder))
@@ -152,7 +170,7 @@ def build_bundle(folder: Path, output: Path | None = None, *, max_bytes: int = M
         if requirements.is_file() and _needs_anything(requirements):
             library = stage / "site"
             _install(requirements, library, interpreter)
-            _copy_files(dict(_library_files(library)), stage / LIBRARY_DIRECTORY)
+            _copy_files(dict(_library_files(library, settings.exclude)), stage / LIBRARY_DIRECTORY)
             shutil.rmtree(library)
         _compile(stage, interpreter)
         return _write(stage, manifest, output, max_bytes)
@@ -224,9 +242,10 @@ def _walk_sources(folder: Path) -> Iterator[tuple[str, Path]]:
                     yield f"{entry.name}/{name}", path
 
 
-def _library_files(library: Path) -> Iterator[tuple[str, Path]]:
+def _library_files(library: Path, exclude: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    patterns = (*_LIBRARY_NOISE, *_TEST_SUITES, *exclude)
     for name, path in _walk(library):
-        if not _is_noise(name) and not any(fnmatch(name, pattern) for pattern in (*_LIBRARY_NOISE, *_TEST_SUITES)):
+        if not _is_noise(name) and not any(fnmatch(name, pattern) for pattern in patterns):
             yield name, path
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloister.errors import CloisterError, DecodeError, TooLarge, VerificationError, quoted
+from cloister.errors import QUOTE_CAP, CloisterError, DecodeError, TooLarge, VerificationError, quoted
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
@@ -84,7 +84,7 @@ class RelayServices(Protocol):
         ...
 
 
-class EnclaveFailed(CloisterError):  # noqa: N818  # a name of the protocol: the enclave failed
+class EnclaveFailed(CloisterError):  # a name of the protocol: the enclave failed
     """The agent could not do the task. ``cause`` is the platform's named cause."""
 
     code = "enclave-failed"
@@ -351,7 +351,7 @@ class _Relay:
     def _last_words(self) -> str:
         code = self._process.wait(2.0)
         problem = self._process.start_problem()
-        return f"the enclave ended without a result (exit code {code}){': ' if problem else ''}{quoted(problem)}"
+        return f"the enclave ended without a result (exit code {code}){': ' if problem else ''}{quoted(problem[-QUOTE_CAP:])}"
 
 
 class _Interrupted(EnclaveFailed):

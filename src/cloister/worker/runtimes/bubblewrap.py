@@ -29,7 +29,7 @@ from pathlib import Path
 from cloister.errors import ConfigurationError, UnavailableError, quoted
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
 
-AGENT_ROOMS = ("__init__.py", "errors.py", "protocol", "sealing", "datasets", "attestation", "enclave")
+AGENT_PARTS = ("__init__.py", "errors.py", "version.py", "protocol", "sealing", "datasets", "attestation", "enclave")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 _PACKAGE_TARGET = "/opt/cloister-agent"
@@ -100,7 +100,7 @@ class BubblewrapRuntime:
 
     def _compile_agent(self) -> None:
         """Compile the agent once: it sees its own code read-only, and would do it anew at every start."""
-        for name in AGENT_ROOMS:
+        for name in AGENT_PARTS:
             path = self._package / name
             if path.is_dir():
                 compileall.compile_dir(path, quiet=2)
@@ -155,7 +155,7 @@ class BubblewrapRuntime:
 
     def _binds(self) -> list[tuple[str, str]]:
         """Source and target of everything that is not the system's own, read-only."""
-        binds = [(str(self._package / name), f"{_PACKAGE_TARGET}/cloister/{name}") for name in AGENT_ROOMS]
+        binds = [(str(self._package / name), f"{_PACKAGE_TARGET}/cloister/{name}") for name in AGENT_PARTS]
         libraries = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
         binds += [(path, f"{_LIBRARY_TARGET}/{number}") for number, path in enumerate(libraries)]
         prefix = Path(sys.base_prefix)
