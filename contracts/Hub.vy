@@ -14,6 +14,7 @@ from hub import deals
 from hub import groups
 from hub import ledger
 from hub import marks
+from hub import operations
 from hub import orders
 from hub import pages
 from hub import settlement
@@ -24,6 +25,7 @@ initializes: state
 initializes: ledger[state := state]
 initializes: pages[state := state]
 initializes: marks[state := state]
+initializes: operations[marks := marks]
 initializes: settlement[ledger := ledger]
 initializes: tasks[pages := pages, settlement := settlement, state := state]
 
@@ -48,6 +50,14 @@ event OrdersMatched:
     workerpoolHash: bytes32
     requestHash: bytes32
     volume: uint256
+
+
+event SignedDatasetOrder:
+    datasetHash: bytes32
+
+
+event ClosedDatasetOrder:
+    datasetHash: bytes32
 
 
 # The largest answer of a part.
@@ -306,6 +316,27 @@ def matchOrders(
         volume=volume,
     )
     return deal_id
+
+
+@external
+@nonreentrant
+def manageDatasetOrder(_datasetorderoperation: orders.DatasetOrderOperation):
+    """
+    @notice Presign (0) or close (1) a dataset order, as its owner or with the owner's signature of the operation.
+    """
+    struct_hash: bytes32 = orders._dataset_struct(_datasetorderoperation.order)
+    order_hash: bytes32 = operations._operate(
+        (staticcall Registry(DATASET_REGISTRY).resolve(_datasetorderoperation.order.dataset))[0],
+        struct_hash,
+        orders.DATASET_OPERATION_TYPE,
+        _datasetorderoperation.operation,
+        _datasetorderoperation.order.volume,
+        _datasetorderoperation.sign,
+    )
+    if _datasetorderoperation.operation == orders.SIGN_OPERATION:
+        log SignedDatasetOrder(datasetHash=order_hash)
+    else:
+        log ClosedDatasetOrder(datasetHash=order_hash)
 
 
 @external

@@ -5,18 +5,20 @@
 @title HubOrders
 @license Apache-2.0
 @notice The hub's part for orders outside a match: presigning, closing, broadcasting, checking, and matches that somebody else pays for.
-@dev Runs on the hub's storage by delegate call, see Hub.
+@dev Runs on the hub's storage by delegate call, see Hub, which keeps `manageDatasetOrder`, the revocation of a grant.
 """
 
 from hub import deals
 from hub import groups
 from hub import marks
+from hub import operations
 from hub import orders
 from hub import signatures
 from hub import state
 
 initializes: state
 initializes: marks[state := state]
+initializes: operations[marks := marks]
 
 interface Registry:
     def resolve(_entry: address) -> (address, uint256): view
@@ -35,10 +37,6 @@ event SignedAppOrder:
     appHash: bytes32
 
 
-event SignedDatasetOrder:
-    datasetHash: bytes32
-
-
 event SignedWorkerpoolOrder:
     workerpoolHash: bytes32
 
@@ -49,10 +47,6 @@ event SignedRequestOrder:
 
 event ClosedAppOrder:
     appHash: bytes32
-
-
-event ClosedDatasetOrder:
-    datasetHash: bytes32
 
 
 event ClosedWorkerpoolOrder:
@@ -141,7 +135,7 @@ def manageAppOrder(_apporderoperation: orders.AppOrderOperation):
     @notice Presign (0) or close (1) an app order, as its owner or with the owner's signature of the operation.
     """
     struct_hash: bytes32 = orders._app_struct(_apporderoperation.order)
-    order_hash: bytes32 = self._operate(
+    order_hash: bytes32 = operations._operate(
         self._owner_of(APP_REGISTRY, _apporderoperation.order.app),
         struct_hash,
         orders.APP_OPERATION_TYPE,
@@ -157,33 +151,12 @@ def manageAppOrder(_apporderoperation: orders.AppOrderOperation):
 
 @external
 @nonreentrant
-def manageDatasetOrder(_datasetorderoperation: orders.DatasetOrderOperation):
-    """
-    @notice Presign (0) or close (1) a dataset order, as its owner or with the owner's signature of the operation.
-    """
-    struct_hash: bytes32 = orders._dataset_struct(_datasetorderoperation.order)
-    order_hash: bytes32 = self._operate(
-        self._owner_of(DATASET_REGISTRY, _datasetorderoperation.order.dataset),
-        struct_hash,
-        orders.DATASET_OPERATION_TYPE,
-        _datasetorderoperation.operation,
-        _datasetorderoperation.order.volume,
-        _datasetorderoperation.sign,
-    )
-    if _datasetorderoperation.operation == orders.SIGN_OPERATION:
-        log SignedDatasetOrder(datasetHash=order_hash)
-    else:
-        log ClosedDatasetOrder(datasetHash=order_hash)
-
-
-@external
-@nonreentrant
 def manageWorkerpoolOrder(_workerpoolorderoperation: orders.WorkerpoolOrderOperation):
     """
     @notice Presign (0) or close (1) a workerpool order, as its owner or with the owner's signature of the operation.
     """
     struct_hash: bytes32 = orders._workerpool_struct(_workerpoolorderoperation.order)
-    order_hash: bytes32 = self._operate(
+    order_hash: bytes32 = operations._operate(
         self._owner_of(WORKERPOOL_REGISTRY, _workerpoolorderoperation.order.workerpool),
         struct_hash,
         orders.WORKERPOOL_OPERATION_TYPE,
@@ -204,7 +177,7 @@ def manageRequestOrder(_requestorderoperation: orders.RequestOrderOperation):
     @notice Presign (0) or close (1) a request order, as its requester or with the requester's signature of the operation.
     """
     struct_hash: bytes32 = orders._request_struct(_requestorderoperation.order)
-    order_hash: bytes32 = self._operate(
+    order_hash: bytes32 = operations._operate(
         _requestorderoperation.order.requester,
         struct_hash,
         orders.REQUEST_OPERATION_TYPE,
@@ -216,35 +189,6 @@ def manageRequestOrder(_requestorderoperation: orders.RequestOrderOperation):
         log SignedRequestOrder(requestHash=order_hash)
     else:
         log ClosedRequestOrder(requestHash=order_hash)
-
-
-@internal
-def _operate(
-    owner: address,
-    struct_hash: bytes32,
-    operation_type: bytes32,
-    operation: uint8,
-    volume: uint256,
-    sign: Bytes[state.SIGN_CAP],
-) -> bytes32:
-    """
-    @dev Presign or close the order of `struct_hash` in its owner's name.
-    @return The order's hash.
-    """
-    assert operation <= orders.CLOSE_OPERATION
-    separator: bytes32 = orders._domain_separator()
-    order_hash: bytes32 = orders._digest(separator, struct_hash)
-    assert owner != empty(address), "invalid-sender-or-signature"
-    if msg.sender != owner:
-        operation_hash: bytes32 = orders._digest(
-            separator, keccak256(abi_encode(operation_type, struct_hash, convert(operation, uint256)))
-        )
-        assert signatures._verify(owner, operation_hash, sign), "invalid-sender-or-signature"
-    if operation == orders.SIGN_OPERATION:
-        marks._presign(order_hash, owner)
-    else:
-        marks._close(order_hash, volume)
-    return order_hash
 
 
 @internal
