@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloister.version import __version__
+
 if TYPE_CHECKING:
     from cloister.errors import CloisterError as CloisterError
     from cloister.sdk.account import Account as Account
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from cloister.sdk.tasks import Tasks as Tasks
     from cloister.sdk.wallet import Wallet as Wallet
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "CloisterError": "cloister.errors",

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from cloister import __version__
 from cloister.errors import CloisterError, LocalError
+from cloister.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("cloister.cli.up:up", "Start a whole network on this machine."),

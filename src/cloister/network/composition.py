@@ -6,24 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloister.attestation.evidence import EvidenceKind
+from cloister.chain.contracts import Hub
 from cloister.chain.events import Cursor, EventReader
+from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
+from cloister.chain.sender import TransactionSender
+from cloister.clients.market import MarketClient
 from cloister.enclave.measurement import measure_agent
-from cloister.network.accounts import Accounts
+from cloister.errors import NotFound
+from cloister.network.accounts import Accounts, load_accounts
 from cloister.network.part import NetworkPart
 from cloister.network.state import NetworkState
 from cloister.network.testroot import load_test_root
-from cloister.protocol.codec import Address
+from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.eip712 import hub_domain
 from cloister.protocol.networks import NetworkDescription
+from cloister.protocol.orders import DatasetOrder, OrderKind
+from cloister.sdk.home import load_description
 from cloister.sdk.receipts import ReferenceValues
-from cloister.services.application import BackgroundServer, build_application
+from cloister.services.application import BackgroundServer, build_application, serve
 from cloister.services.database import Database, open_database
 from cloister.services.gateway.http import GatewayPart
 from cloister.services.gateway.settings import GatewaySettings
+from cloister.services.indexer.part import build_indexer_part
+from cloister.services.indexer.watcher import Contracts
 from cloister.services.market.chain_ledger import ChainMarketLedger
 from cloister.services.market.part import MarketSettings, build_market_part
 from cloister.services.part import Part
+from cloister.services.scheduler.part import build_scheduler_part
+from cloister.services.scheduler.settings import SchedulerSettings
 from cloister.services.sms.chain_ledger import ChainLedger
 from cloister.services.sms.kek import create_local_kek
 from cloister.services.sms.part import build_sms_part
@@ -102,6 +113,57 @@ def _sms(backends: Backends) -> Part:
     )
 
 
+def _scheduler(backends: Backends) -> Part:
+    description, key = backends.description, backends.accounts.key("scheduler")
+    hub = Hub(backends.rpc, description.contracts.hub)
+    journal = Journal(backends.state.path("journals", f"{description.chain_id}-{key.address.lower()}.sqlite"))
+    return build_scheduler_part(
+        SchedulerSettings(
+            chain_id=description.chain_id,
+            hub=description.contracts.hub,
+            workerpools=(description.workerpool,),
+            workers=frozenset({backends.accounts.key("worker").address}),
+            from_block=description.start_block,
+        ),
+        database=backends.database("scheduler"),
+        key=key,
+        hub=hub,
+        sender=TransactionSender(backends.rpc, key, journal),
+        orders=_MarketOrders(MarketClient(description.services.market, description.chain_id)),
+    )
+
+
+def _indexer(backends: Backends) -> Part:
+    contracts = backends.description.contracts
+    return build_indexer_part(
+        Contracts(
+            hub=contracts.hub,
+            app_registry=contracts.app_registry,
+            dataset_registry=contracts.dataset_registry,
+            workerpool_registry=contracts.workerpool_registry,
+            dataprotector=contracts.dataprotector,
+        ),
+        database=backends.database("indexer"),
+        rpc=backends.rpc,
+        from_block=backends.description.start_block,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _MarketOrders:
+    """Finds dataset orders on the market, for deals whose call data hides them."""
+
+    market: MarketClient
+
+    def find(self, order_hash: Bytes32) -> DatasetOrder | None:
+        """The order of that hash, or None."""
+        try:
+            order = self.market.order(OrderKind.DATASET, order_hash).order
+        except NotFound:
+            return None
+        return order if isinstance(order, DatasetOrder) else None
+
+
 class Composition:
     """The services of a local network, served from threads of this process."""
 
@@ -131,3 +193,19 @@ def reference_values(state: NetworkState) -> ReferenceValues:
     """What evidence on this network rests on: its own test root, and the agent as installed here."""
     root = load_test_root(state.path("testroot", "x").parent, state.name)
     return ReferenceValues(EvidenceKind.SIMULATED, (root.root,), frozenset({measure_agent()}))
+
+
+def load_backends(name: str) -> Backends:
+    """The backends of a network whose state lies on this machine.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    description, state = load_description(name), NetworkState(name)
+    accounts = load_accounts(state.path("accounts.json"))
+    return Backends(description, accounts, state, JsonRpc(description.rpc_url), reference_values(state))
+
+
+def serve_part(service: str, backends: Backends, *, host: str, port: int) -> None:
+    """Serve one part in the foreground until a signal."""
+    serve(build_application([build_part(service, backends)]), host=host, port=port)

@@ -22,7 +22,7 @@ from cloister.chain.contracts import Hub, Registry, Rlc
 from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
-from cloister.errors import CloisterError, ConfigurationError, LocalError
+from cloister.errors import CloisterError, ConfigurationError, Conflict, LocalError, VerificationError
 from cloister.network.accounts import DEMO_ROLES, Accounts, load_accounts
 from cloister.network.anvil import ChainOptions, LocalChain
 from cloister.network.composition import Backends, Composition, reference_values
@@ -215,7 +215,13 @@ class LocalNetwork:
     def _deploy(self, rpc: JsonRpc, accounts: Accounts) -> Deployment:
         deployer = accounts.key("deployer")
         self._fund(rpc, [deployer.address], GAS_MONEY)
-        return deploy(rpc, self._sender(rpc, deployer), Settings(teebroker=accounts.key("sms").address))
+        try:
+            return deploy(rpc, self._sender(rpc, deployer), Settings(teebroker=accounts.key("sms").address))
+        except VerificationError as error:
+            raise Conflict(
+                f"the contracts of network {self._options.name} are not this version's: {error.message}",
+                hint=f"start anew with --name OTHER, or remove {self._state.folder}",
+            ) from error
 
     def _fund(self, rpc: JsonRpc, addresses: list[Address], amount: int) -> None:
         """Give ether for gas: out of nothing on our own chain, from the named deployer's key elsewhere."""

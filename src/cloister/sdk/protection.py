@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cloister.sdk.connection import Connection
 from cloister.sdk.home import wallet_folder
 from cloister.sdk.progress import Listener, Progress, counted
 from cloister.sealing.keys import build_content_key, generate_content_key, seal_content, sealed_content_size
+from cloister.sealing.pipeline import run_ahead
 from cloister.storage.multiaddr import build_multiaddr
 
 
@@ -32,7 +33,7 @@ class ProtectedData:
     address: Address
     name: str
     owner: Address
-    schema: dict[str, Any]
+    schema: Mapping[str, Any]
     multiaddr: str
     checksum: str
     created: int | None = None
@@ -89,7 +90,8 @@ class Protection:
         total = None if packed.size is None else sealed_content_size(key.format, packed.size)
         before = None if path is None else _path_fingerprint(path)
         source = packed.chunks if plaintext is None else _hashed(packed.chunks, plaintext)
-        sealed = seal_content(key, source, entropy=os.urandom)
+        # One thread packs and encrypts, this one hashes and uploads.
+        sealed = run_ahead(seal_content(key, source, entropy=os.urandom))
         stored = self._connection.store.put(
             _hashed(counted(sealed, "UPLOAD_ENCRYPTED_FILE", total, self._tell), checksum)
         )
@@ -109,7 +111,7 @@ class Protection:
         self._remember(record)
         return record
 
-    def _finish(self, stored: _Stored, schema: dict[str, Any]) -> ProtectedData:
+    def _finish(self, stored: _Stored, schema: Mapping[str, Any]) -> ProtectedData:
         connection = self._connection
         multiaddr = build_multiaddr(f"/ipfs/{stored.cid}")
         checksum = Bytes32(stored.checksum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from cloister.errors import NotFound, VerificationError
 RECEIPT_NAME = "receipt.cose"
 IN_MEMORY = 8 << 20
 """Opened results up to this size stay in memory; larger ones lie in an unnamed temporary file, bytes."""
+PIECE = 1 << 20
 RESULT_CAP = 8 << 30
 """Largest sealed result that is downloaded, bytes."""
 
@@ -58,6 +60,7 @@ class Result:
                 continue
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.read(name))
+            with self._archive.open(name) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, PIECE)
             written.append(path)
         return written

@@ -29,6 +29,7 @@ class Worker:
         self._platform = platform
         self._settings = platform.settings
         self._stop = threading.Event()
+        self._halt = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[str, Future[None]] = {}
         self._freed = threading.Event()
@@ -58,6 +59,10 @@ class Worker:
                     log.warning("no tasks could be leased: %s", error.message)
                     self._stop.wait(min(self._settings.retry_cap, self._settings.retry_seconds * 2**turn))
                     turn = min(turn + 1, 10)
+            grace = threading.Timer(self._settings.stop_seconds, self._halt.set)
+            grace.daemon = True
+            grace.start()
+        grace.cancel()
         self._platform.enclaves.close()
         self._platform.journal.close()
 
@@ -87,7 +92,7 @@ class Worker:
         self._begin(pool, entry)
 
     def _begin(self, pool: ThreadPoolExecutor, entry: Entry) -> None:
-        execution = Execution(self._platform, entry, off=self._stop)
+        execution = Execution(self._platform, entry, off=self._stop, halt=self._halt)
         lease_id = entry.lease.lease_id
         with self._lock:
             future = pool.submit(self._carry, execution)
@@ -96,7 +101,7 @@ class Worker:
 
     def _carry(self, execution: Execution) -> None:
         turn = 0
-        while not self._stop.is_set():
+        while not self._halt.is_set():
             try:
                 execution.run()
             except CloisterError as error:
@@ -109,7 +114,7 @@ class Worker:
             if turn >= self._settings.platform_retries or time.time() > execution.lease.final_deadline:
                 execution.abandon()
                 return
-            self._stop.wait(self._settings.retry_seconds * 2**turn)
+            self._halt.wait(self._settings.retry_seconds * 2**turn)
             turn += 1
 
     def _ended(self, lease_id: str) -> None:

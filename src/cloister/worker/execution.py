@@ -67,7 +67,7 @@ class Platform:
         return self.sender.address
 
 
-class TaskFailed(RemoteError):  # noqa: N818  # a name of the protocol: the task failed here
+class TaskFailed(RemoteError):  # a name of the protocol: the task failed here
     """The task cannot be done here. ``cause`` names why; ``status`` is the replicate's last."""
 
     code = "task-failed"
@@ -79,12 +79,17 @@ class TaskFailed(RemoteError):  # noqa: N818  # a name of the protocol: the task
 
 
 class Execution:
-    """Carries one journal entry to its end. ``off`` set: stop as soon as nothing can be lost."""
+    """Carries one journal entry to its end.
 
-    def __init__(self, platform: Platform, entry: Entry, *, off: threading.Event) -> None:
+    ``off`` set: end the enclave, but let a result that is made reach the chain. ``halt`` set: stop at once; the journal
+    has the rest.
+    """
+
+    def __init__(self, platform: Platform, entry: Entry, *, off: threading.Event, halt: threading.Event) -> None:
         self._platform = platform
         self._entry = entry
         self._off = off
+        self._halt = halt
         self._aborted = threading.Event()
         self._status = ReplicateStatus.STARTED
         self._folder = platform.settings.state_folder / "tasks" / entry.lease.lease_id
@@ -265,7 +270,7 @@ class Execution:
                 return
             if task is not None and task.status is TaskStatus.REVEALING:
                 break
-            if self._off.wait(self._platform.settings.chain_poll):
+            if self._call_off().wait(self._platform.settings.chain_poll):
                 raise CalledOff("the worker stops")
         self._status = ReplicateStatus.REVEALING
         call = self._platform.hub.reveal(self.lease.task_id, self._sealed().result_digest)
@@ -381,7 +386,11 @@ class Execution:
     def _patience(self, *, final: bool = False) -> Patience:
         settings = self._platform.settings
         until = time.monotonic() + self._seconds_left(final=final)
-        return Patience(settings.retry_seconds, settings.retry_cap, until, self._off)
+        return Patience(settings.retry_seconds, settings.retry_cap, until, self._call_off())
+
+    def _call_off(self) -> threading.Event:
+        """What ends waiting: before there is a result the wish to stop, after that only the end of the grace."""
+        return self._off if self._entry.step is Step.LEASED else self._halt
 
     def _sealed(self) -> SealedResult:
         if self._entry.sealed is None:

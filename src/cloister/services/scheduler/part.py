@@ -173,7 +173,7 @@ def build_scheduler_part(
     watcher = Watcher(
         database,
         store,
-        Sight(hub, orders=orders or NoDatasetOrders()),
+        Sight(hub, owner=key.address, orders=orders or NoDatasetOrders()),
         settings,
         open_reader=lambda block: EventReader(hub.rpc, [hub.address], [TOPICS[name] for name in WATCHED], block),
         bell=bell,

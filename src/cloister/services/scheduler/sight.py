@@ -72,8 +72,9 @@ class NoDatasetOrders:
 class Sight:
     """Reads of one hub. For one thread."""
 
-    def __init__(self, hub: Hub, *, orders: DatasetOrders) -> None:
+    def __init__(self, hub: Hub, *, owner: Address, orders: DatasetOrders) -> None:
         self._hub = hub
+        self._owner = owner
         self._rpc: JsonRpc = hub.rpc
         self._orders = orders
         self._domain = hub_domain(self._rpc.chain_id, hub.address)
@@ -95,6 +96,10 @@ class Sight:
             found.append(Observed(identifier, block, task, contributions))
         return found
 
+    def head_number(self) -> int:
+        """The newest block's number."""
+        return self._rpc.block_number()
+
     def deal_exists(self, deal_id: Bytes32, *, block: int) -> bool:
         """Whether the hub knows the deal at that block."""
         return self._hub.deal(deal_id, block=block) is not None
@@ -109,6 +114,12 @@ class Sight:
         block = self._rpc.block_number()
         deal = self._hub.deal(matched.deal_id, block=block)
         if deal is None:
+            return None
+        if deal.workerpool.owner != self._owner:
+            # The hub asks for the signature of whoever owned the pool at the match: ours would not count.
+            log.warning(
+                "deal %s is of a workerpool that %s owns: not scheduled", matched.deal_id, deal.workerpool.owner
+            )
             return None
         clock = self._hub.category(deal.category, block=block).clock
         if deal.trust > _TRUST_CAP or clock > _CLOCK_CAP or deal.start_time > _BLOCK_TIME_CAP:

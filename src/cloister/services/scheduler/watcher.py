@@ -109,7 +109,9 @@ class Watcher:
         checkpoint = self._store.load_checkpoint(self._name)
         first = self._settings.from_block
         if checkpoint is not None:
-            first = max(first, checkpoint.block_number + 1 - self._settings.reorganisation_depth)
+            # A chain that lost its newest blocks while we were away may end before our checkpoint.
+            newest = min(checkpoint.block_number, self._sight.head_number())
+            first = max(first, newest + 1 - self._settings.reorganisation_depth)
             self._go_back(first - 1)
         return self._open_reader(first)
 
@@ -124,21 +126,21 @@ class Watcher:
     def _take(self, batch: Batch) -> bool:
         if batch.rolled_back_to is not None:
             self._go_back(batch.rolled_back_to)
-        if not batch.blocks:
+        if batch.is_empty:
             return False
-        head = batch.blocks[-1]
+        # A chain that went back may be shorter than before and have no new block yet.
+        head = batch.blocks[-1] if batch.blocks else batch.head
         self._chain_clock.observe(head.timestamp)
         touched = {str(identifier) for identifier in self._suspects}
         news = self._take_deals(batch.logs)
         touched |= self._tasks_of(batch.logs)
         ours = self._store.known_tasks(touched)
         for observed in self._sight.observe(ours, block=head.number):
-            changed = reconcile(
-                self._database, observed, now=self._clock(), lease_seconds=self._settings.lease_seconds
-            )
+            changed = reconcile(self._database, observed, now=self._clock(), lease_seconds=self._settings.lease_seconds)
             news = news or changed
         self._suspects = []
-        self._drop_lost_deals(head.number)
+        if batch.is_caught_up:
+            self._drop_lost_deals(head.number)
         if news:
             self.news()
         self._save(Checkpoint(head.number, head.timestamp), urgent=news or batch.rolled_back_to is not None)

@@ -1,0 +1,69 @@
+"""Composes the worker of a local network and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+
+from cloister.chain.contracts import Hub
+from cloister.chain.journal import Journal as TransactionJournal
+from cloister.chain.rpc import JsonRpc
+from cloister.chain.sender import TransactionSender
+from cloister.clients.scheduler import SchedulerClient
+from cloister.clients.sms import SmsClient
+from cloister.network.accounts import load_accounts
+from cloister.network.state import NetworkState
+from cloister.network.testroot import load_test_root
+from cloister.sdk.home import load_description
+from cloister.storage.kubo import KuboStore
+from cloister.worker.daemon import Worker
+from cloister.worker.enclaves import Enclaves
+from cloister.worker.execution import Platform
+from cloister.worker.fetching import ContentFetcher
+from cloister.worker.journal import Journal
+from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
+from cloister.worker.runtimes.runtime import EnclaveSpec
+from cloister.worker.runtimes.runtime import Platform as EnclavePlatform
+from cloister.worker.settings import WorkerSettings
+
+
+def run_worker(name: str, *, slots: int) -> None:
+    """Run the worker of the network ``name`` until SIGTERM or SIGINT.
+
+    Raises:
+        NotFound: no such network here.
+        ConfigurationError: bubblewrap is missing, or another worker has the state.
+    """
+    description = load_description(name)
+    state = NetworkState(name)
+    key = load_accounts(state.path("accounts.json")).key("worker")
+    contracts = description.contracts
+    rpc = JsonRpc(description.rpc_url)
+    settings = WorkerSettings(
+        workerpool=description.workerpool, state_folder=state.path("worker", "x").parent, slots=slots, wait_seconds=5
+    )
+    store = KuboStore(description.services.gateway, description.services.gateway)
+    root = load_test_root(state.path("testroot", "x").parent, name)
+    runtime = BubblewrapRuntime()
+    worker = Worker(
+        Platform(
+            settings=settings,
+            journal=Journal(settings.state_folder / "journal.sqlite"),
+            scheduler=SchedulerClient(
+                description.services.scheduler, chain_id=description.chain_id, hub=contracts.hub
+            ).worker(key),
+            sms=SmsClient(description.services.sms, chain_id=description.chain_id, hub=contracts.hub),
+            store=store,
+            fetcher=ContentFetcher(store),
+            hub=Hub(rpc, contracts.hub),
+            sender=TransactionSender(
+                rpc, key, TransactionJournal(state.path("journals", f"{rpc.chain_id}-{key.address.lower()}.sqlite"))
+            ),
+            enclaves=Enclaves(runtime, EnclaveSpec(EnclavePlatform("simulated", root.platform))),
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    try:
+        worker.run()
+    finally:
+        runtime.close()
