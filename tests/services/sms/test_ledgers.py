@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,12 +94,12 @@ def _receipt(facts: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(params=["chain", "memory"])
-def scene(request: pytest.FixtureRequest, facts: dict[str, Any]) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, facts: dict[str, Any]) -> Scene:
     chain = facts["chain"]
     ledger: Ledger = ChainLedger(chain.node.rpc, chain.deployment.hub)
     if request.param == "memory":
         ledger = remembered(facts)
-    yield Scene(ledger=ledger, **facts)
+    return Scene(ledger=ledger, **facts)
 
 
 def test_head(scene: Scene) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 from cloister.chain.hub_reads import HubReads
 from cloister.chain.registries import RegistryReads
 from cloister.chain.rpc import JsonRpc, Read, block_parameter, parse_quantity
-from cloister.errors import DecodeError, RemoteError, UnavailableError
+from cloister.errors import RemoteError, UnavailableError, VerificationError
 from cloister.protocol.codec import Address, Bytes32, parse_hex, to_hex
 from cloister.protocol.deals import Deal
 from cloister.protocol.eip712 import Domain
-from cloister.protocol.orders import Order, OrderKind, verify_order_signature
+from cloister.protocol.orders import Order, OrderKind
+from cloister.protocol.signatures import recover_address
+from cloister.services.market.coalescing import Coalescer, Request
 from cloister.services.market.ledger import REGISTERED, PublicationFacts
 from cloister.services.reading import read_each
 
@@ -30,6 +32,7 @@ class ChainMarketLedger:
         self._rpc = rpc
         self._domain = domain
         self._reads = HubReads(hub)
+        self._together = Coalescer(rpc.try_batch)
         self._registries: dict[OrderKind, RegistryReads] = {}
         self._owners: OrderedDict[Address, tuple[float, Address, bool]] = OrderedDict()
         self._lock = threading.Lock()
@@ -39,14 +42,14 @@ class ChainMarketLedger:
         if signer is None:
             return PublicationFacts(None, signed=False, consumed=0, stake=0, block=0)
         needs_stake = order.kind in (OrderKind.WORKERPOOL, OrderKind.REQUEST)
-        calls = [("eth_blockNumber", []), self._call(self._reads.consumed(order_hash))]
+        calls: list[Request] = [("eth_blockNumber", []), self._call(self._reads.consumed(order_hash))]
         if needs_stake:
             calls.append(self._call(self._reads.account(signer)))
         # An account's own signature is checked here, for nothing; contracts and presignatures are the hub's to judge.
-        signed = not is_contract and _is_signed_by(order, signer, self._domain)
+        signed = not is_contract and _is_signed_by(order, order_hash, signer)
         if not signed:
             calls.append(self._call(self._reads.is_presigned_or_signed(signer, order_hash, order.sign)))
-        answers = self._rpc.try_batch(calls)
+        answers = self._together.ask(calls)
         number, consumed, *rest = answers
         stake = self._reads.account(signer).decode(_result(rest.pop(0))).stake if needs_stake else 0
         if not signed:
@@ -113,16 +116,15 @@ class ChainMarketLedger:
         return found
 
     @staticmethod
-    def _call(read: Read[Any]) -> tuple[str, list[object]]:
+    def _call(read: Read[Any]) -> Request:
         return "eth_call", [{"to": str(read.to), "data": to_hex(read.data)}, block_parameter("latest")]
 
 
-def _is_signed_by(order: Order, signer: Address, domain: Domain) -> bool:
+def _is_signed_by(order: Order, order_hash: Bytes32, signer: Address) -> bool:
     try:
-        verify_order_signature(order, signer, domain)
-    except (RemoteError, DecodeError):
+        return recover_address(order_hash.raw, order.sign) == signer
+    except VerificationError:
         return False
-    return True
 
 
 def _checked(answer: object) -> object:

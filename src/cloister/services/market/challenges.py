@@ -50,16 +50,23 @@ class Challenges:
         text = self._text(address, self._store.generation(address), self._window())
         return authorization.challenge_typed_data(authorization.MARKET_CHALLENGE, self._chain_id, text)
 
-    def verify(self, header: str | None) -> Login:
-        """Return who logs in.
+    @staticmethod
+    def claimed(header: str | None) -> Address:
+        """Return who a header claims to be from.
 
         Raises: Denied, always with the text ``invalid authorization``.
         """
         try:
-            address = authorization.parse_challenge_header(header or "")[2]
+            return authorization.parse_challenge_header(header or "")[2]
         except DecodeError:
             raise _refusal() from None
-        generation = self._store.generation(address)
+
+    def verify(self, header: str | None, generation: int) -> Login:
+        """Return who logs in; ``generation`` is the store's for the address that the header claims.
+
+        Raises: Denied, always with the text ``invalid authorization``.
+        """
+        address = self.claimed(header)
         for text in self._live(address, generation):
             try:
                 authorization.verify_challenge_header(

@@ -7,10 +7,10 @@ import json
 import logging
 from typing import Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from cloister import __version__
 from cloister.errors import CloisterError, InputError, NotFound, quoted
 from cloister.protocol.codec import Address, Bytes32, parse_json, parse_uint
 from cloister.protocol.orders import OrderKind
@@ -31,6 +31,7 @@ from cloister.services.market.records import render_order
 from cloister.services.market.service import PublishingService
 from cloister.services.market.store import MarketStore
 from cloister.services.part import Failure, body_cap
+from cloister.version import __version__
 
 BODY_CAP = 64 * 1024
 """An order with the longest params that the hub takes, and its signature."""
@@ -104,11 +105,15 @@ class MarketPart:
             return HTMLResponse(_DOCS)
 
         @router.get("/challenge")
-        def challenge(request: Request) -> JSONResponse:
+        async def challenge(request: Request) -> JSONResponse:
             query = self._query(request)
             if "address" not in query:
                 raise InputError("address is a required field")
-            return _ok(data=self._challenges.issue(Address(query["address"])))
+            address = Address(query["address"])
+            # Usually known without a look at the database, and then a thread would cost more than the answer.
+            if self._store.knows_generation(address):
+                return _ok(data=self._challenges.issue(address))
+            return _ok(data=await run_sync(self._challenges.issue, address))
 
         @router.get("/metrics")
         def metrics(request: Request) -> JSONResponse:
@@ -205,7 +210,7 @@ class MarketPart:
             raise InputError(f"chainId {quoted(query['chainId'])} is not supported")
         return query
 
-    def _check_rate(self, request: Request) -> None:
+    async def _check_rate(self, request: Request) -> None:
         if not self._rates.allows(request.client.host if request.client else None):
             raise RateExceededError("Rate limit exceeded")
 

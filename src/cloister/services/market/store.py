@@ -1,7 +1,7 @@
 """What the market remembers, in SQL.
 
-Publications come many at once: they go through one writer that puts whatever waits into one transaction, each in a
-savepoint of its own, so that one flush to disk serves them all. A caller gets its answer after that flush.
+Publications come many at once: they go through one writer that puts whatever waits into one transaction, so that one
+flush to disk serves them all. A caller gets its answer after that flush.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
 
 from cloister.chain.events import Cursor, parse_cursor
-from cloister.errors import Conflict, UnavailableError
+from cloister.errors import UnavailableError
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_json
 from cloister.protocol.orders import OrderKind
 from cloister.services.database import Database
@@ -30,7 +28,28 @@ T = TypeVar("T")
 
 MAX_BATCH = 64
 WRITE_TIMEOUT = 30.0
+_MAX_GENERATIONS = 100_000
 _CHECKPOINT = "watcher"
+
+
+# Built once: putting a statement together costs more than running it.
+_USE_CHALLENGE = (
+    update(CHALLENGES)
+    .where(CHALLENGES.c.address == bindparam("who"), CHALLENGES.c.generation == bindparam("was"))
+    .values(generation=bindparam("now"))
+)
+_INSERT_ORDER = insert(ORDERS)
+_LOOK = select(
+    select(ORDERS.c.status)
+    .where(ORDERS.c.order_hash == bindparam("order_hash"), ORDERS.c.kind == bindparam("kind"))
+    .scalar_subquery(),
+    select(func.count())
+    .select_from(ORDERS)
+    .where(ORDERS.c.kind == bindparam("kind"), ORDERS.c.signer == bindparam("signer"), ORDERS.c.status == "open")
+    .scalar_subquery(),
+)
+
+_Job = tuple[Callable[[Connection], Any], Future[Any]]
 
 
 class GroupWriter:
@@ -38,7 +57,7 @@ class GroupWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._jobs: queue.SimpleQueue[tuple[Callable[[Session], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -53,8 +72,10 @@ class GroupWriter:
             self._thread.join(WRITE_TIMEOUT)
             self._thread = None
 
-    def write(self, job: Callable[[Session], T]) -> T:
+    def write(self, job: Callable[[Connection], T]) -> T:
         """Run ``job`` and return its result once it is on disk. What it raises undoes its own changes only.
+
+        A job may run twice, the first time in vain: it must have no effect but through its session.
 
         Raises: whatever the job raises; UnavailableError when the writer is stopped or too slow.
         """
@@ -83,32 +104,21 @@ class GroupWriter:
             if ending:
                 return
 
-    def _commit(self, batch: Sequence[tuple[Callable[[Session], Any], Future[Any]]]) -> None:
-        done: list[tuple[Future[Any], Any]] = []
+    def _commit(self, batch: Sequence[_Job]) -> None:
+        """Run a batch in one transaction. When a job of several raises, each runs again in a transaction of its own."""
         try:
             with self._database.session_scope() as session:
-                for job, future in batch:
-                    try:
-                        with session.begin_nested():
-                            result = job(session)
-                    except Exception as error:  # noqa: BLE001 - it belongs to the job's caller
-                        future.set_exception(_translated(error))
-                        continue
-                    done.append((future, result))
-        except Exception as error:  # noqa: BLE001 - nothing of the batch is on disk: every caller must hear it
-            for future, _ in done:
-                future.set_exception(error)
+                connection = session.connection()
+                results = [job(connection) for job, _ in batch]
+        except BaseException as error:  # noqa: BLE001 - it belongs to the job's caller
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            for each in batch:
+                self._commit([each])
             return
-        for future, result in done:
+        for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)
-
-
-def _translated(error: Exception) -> Exception:
-    if isinstance(error, IntegrityError):
-        conflict = Conflict("the database refused the change: it breaks a constraint", code="constraint")
-        conflict.__cause__ = error
-        return conflict
-    return error
 
 
 class MarketStore:
@@ -117,6 +127,8 @@ class MarketStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.writer = GroupWriter(database)
+        self._is_alone = database.dialect == "sqlite"
+        self._generations: dict[Address, int] = {}
 
     # --- login ---
 
@@ -130,33 +142,54 @@ class MarketStore:
         return bytes.fromhex(found)
 
     def generation(self, address: Address) -> int:
-        """How many challenges an address used up."""
+        """How many challenges an address used up.
+
+        With SQLite there is one market process, so what was read stays true until a login of this process changes it.
+        """
+        known = self._generations.get(address) if self._is_alone else None
+        if known is not None:
+            return known
         with self._database.read_scope() as session:
             query = select(CHALLENGES.c.generation).where(CHALLENGES.c.address == str(address))
-            return session.execute(query).scalar() or 0
+            found = session.execute(query).scalar() or 0
+        if self._is_alone and len(self._generations) < _MAX_GENERATIONS:
+            self._generations[address] = found
+        return found
+
+    def knows_generation(self, address: Address) -> bool:
+        """Whether ``generation`` answers without the database."""
+        return self._is_alone and address in self._generations
+
+    def remember_generation(self, address: Address, generation: int) -> None:
+        """A login of this process used up the challenge before ``generation``, and that is on disk."""
+        if self._is_alone and len(self._generations) < _MAX_GENERATIONS:
+            # The later of two logins may be told first.
+            self._generations[address] = max(generation, self._generations.get(address, 0))
+
+    def forget_generation(self, address: Address) -> None:
+        """A login used up a challenge of this address, or failed to."""
+        self._generations.pop(address, None)
+        if len(self._generations) >= _MAX_GENERATIONS:
+            self._generations.clear()
 
     @staticmethod
-    def use_challenge(session: Session, address: Address, generation: int) -> bool:
+    def use_challenge(connection: Connection, address: Address, generation: int) -> bool:
         """Use up a challenge: True for exactly one caller per generation."""
-        if generation == 0:
-            exists = session.execute(select(CHALLENGES.c.address).where(CHALLENGES.c.address == str(address))).first()
-            if exists is not None:
-                return False
-            session.execute(insert(CHALLENGES).values(address=str(address), generation=1))
+        changed = connection.execute(_USE_CHALLENGE, {"who": str(address), "was": generation, "now": generation + 1})
+        if changed.rowcount == 1:
             return True
-        changed = session.execute(
-            update(CHALLENGES)
-            .where(CHALLENGES.c.address == str(address), CHALLENGES.c.generation == generation)
-            .values(generation=generation + 1)
-        )
-        return changed.rowcount == 1  # type: ignore[attr-defined, no-any-return]  # an update has a cursor
+        exists = connection.execute(select(CHALLENGES.c.address).where(CHALLENGES.c.address == str(address))).first()
+        if generation != 0 or exists is not None:
+            return False
+        connection.execute(insert(CHALLENGES).values(address=str(address), generation=1))
+        return True
 
     # --- orders ---
 
     def order(self, kind: OrderKind, order_hash: Bytes32) -> Row[Any] | None:
         """One order of a kind, in any status."""
         with self._database.read_scope() as session:
-            return find_order(session, kind, order_hash)
+            return find_order(session.connection(), kind, order_hash)
 
     def orders(
         self, conditions: Sequence[ColumnElement[bool]], kind: OrderKind, page: Page
@@ -222,30 +255,46 @@ class MarketStore:
             return list(session.execute(query).scalars())
 
 
-def find_order(session: Session, kind: OrderKind, order_hash: Bytes32) -> Row[Any] | None:
+def find_order(connection: Connection, kind: OrderKind, order_hash: Bytes32) -> Row[Any] | None:
     """One order of a kind, in any status."""
     query = select(ORDERS).where(ORDERS.c.order_hash == str(order_hash), ORDERS.c.kind == kind.value)
-    return session.execute(query).first()
+    return connection.execute(query).first()
 
 
-def save_cursor(session: Session, cursor: Cursor) -> None:
+def look_up(connection: Connection, kind: OrderKind, order_hash: Bytes32, signer: str) -> tuple[str | None, int]:
+    """The status of an order, if it is there, and how many orders of its kind the signer has open."""
+    given = {"kind": kind.value, "order_hash": str(order_hash), "signer": signer}
+    status, count = connection.execute(_LOOK, given).one()
+    return status, count
+
+
+def insert_order(connection: Connection, row: dict[str, Any], *, replaces: bool) -> None:
+    """Write an order's row, in the place of one of the same hash when ``replaces``."""
+    if replaces:
+        connection.execute(delete(ORDERS).where(ORDERS.c.order_hash == row["order_hash"]))
+    connection.execute(_INSERT_ORDER, row)
+
+
+def save_cursor(connection: Connection, cursor: Cursor) -> None:
     """Remember that everything before this cursor is taken in."""
     text = canonical_json(cursor.to_json()).decode("utf-8")
-    changed = session.execute(update(CHECKPOINTS).where(CHECKPOINTS.c.name == _CHECKPOINT).values(cursor=text))
-    if changed.rowcount == 0:  # type: ignore[attr-defined]  # an update has a cursor
-        session.execute(insert(CHECKPOINTS).values(name=_CHECKPOINT, cursor=text))
+    changed = connection.execute(update(CHECKPOINTS).where(CHECKPOINTS.c.name == _CHECKPOINT).values(cursor=text))
+    if changed.rowcount == 0:
+        connection.execute(insert(CHECKPOINTS).values(name=_CHECKPOINT, cursor=text))
 
 
-def add_consumption(session: Session, block: int, log_index: int, order_hash: Bytes32, volume: int | None) -> None:
+def add_consumption(
+    connection: Connection, block: int, log_index: int, order_hash: Bytes32, volume: int | None
+) -> None:
     """Note that a match used ``volume`` of an order, or (None) that it was closed. Again is no change."""
     key = {"block": block, "log_index": log_index, "order_hash": str(order_hash)}
     known = select(CONSUMPTIONS.c.block).where(*(CONSUMPTIONS.c[name] == value for name, value in key.items()))
-    if session.execute(known).first() is None:
+    if connection.execute(known).first() is None:
         clamped = None if volume is None else min(volume, BIGINT_MAX)
-        session.execute(insert(CONSUMPTIONS).values(**key, volume=clamped))
+        connection.execute(insert(CONSUMPTIONS).values(**key, volume=clamped))
 
 
-def settle(session: Session, order_hashes: Iterable[str], *, watched_to: int) -> None:
+def settle(connection: Connection, order_hashes: Iterable[str], *, watched_to: int) -> None:
     """Recompute ``remaining`` and ``status`` of orders from the chain's events.
 
     What the chain told at publication counts only until the events of that block are here: a reorganised chain may
@@ -257,12 +306,12 @@ def settle(session: Session, order_hashes: Iterable[str], *, watched_to: int) ->
         used: dict[str, int] = {}
         closed: set[str] = set()
         query = select(CONSUMPTIONS.c.order_hash, CONSUMPTIONS.c.volume).where(CONSUMPTIONS.c.order_hash.in_(part))
-        for order_hash, volume in session.execute(query):
+        for order_hash, volume in connection.execute(query):
             if volume is None:
                 closed.add(order_hash)
             else:
                 used[order_hash] = used.get(order_hash, 0) + volume
-        for row in session.execute(select(ORDERS).where(ORDERS.c.order_hash.in_(part))).all():
+        for row in connection.execute(select(ORDERS).where(ORDERS.c.order_hash.in_(part))).all():
             consumed = used.get(row.order_hash, 0)
             if row.published_block > watched_to:
                 consumed = max(consumed, row.consumed_at_publication)
@@ -272,7 +321,7 @@ def settle(session: Session, order_hashes: Iterable[str], *, watched_to: int) ->
             )
             if (remaining, status) != (row.remaining, row.status):
                 change = update(ORDERS).where(ORDERS.c.order_hash == row.order_hash)
-                session.execute(change.values(remaining=remaining, status=status))
+                connection.execute(change.values(remaining=remaining, status=status))
 
 
 def order_status(*, closed: bool, remaining: int, dead: bool) -> str:
@@ -284,23 +333,23 @@ def order_status(*, closed: bool, remaining: int, dead: bool) -> str:
     return "dead" if dead else "open"
 
 
-def mark_dead(session: Session, conditions: Sequence[ColumnElement[bool]], block: int) -> list[str]:
+def mark_dead(connection: Connection, conditions: Sequence[ColumnElement[bool]], block: int) -> list[str]:
     """Mark open orders dead from a block on; returns their hashes. Block -1 is never undone by a reorganised chain."""
     query = select(ORDERS.c.order_hash).where(ORDERS.c.status == "open", *conditions)
-    hashes = list(session.execute(query).scalars())
+    hashes = list(connection.execute(query).scalars())
     for order_hash in hashes:
         change = update(ORDERS).where(ORDERS.c.order_hash == order_hash)
-        session.execute(change.values(dead_at_block=block, status="dead"))
+        connection.execute(change.values(dead_at_block=block, status="dead"))
     return hashes
 
 
-def roll_back(session: Session, block: int) -> None:
+def roll_back(connection: Connection, block: int) -> None:
     """Forget everything after ``block``: the chain took it back."""
-    lost = set(session.execute(select(CONSUMPTIONS.c.order_hash).where(CONSUMPTIONS.c.block > block)).scalars())
-    session.execute(delete(CONSUMPTIONS).where(CONSUMPTIONS.c.block > block))
-    session.execute(delete(DEALS).where(DEALS.c.block > block))
-    session.execute(delete(CATEGORIES).where(CATEGORIES.c.block > block))
+    lost = set(connection.execute(select(CONSUMPTIONS.c.order_hash).where(CONSUMPTIONS.c.block > block)).scalars())
+    connection.execute(delete(CONSUMPTIONS).where(CONSUMPTIONS.c.block > block))
+    connection.execute(delete(DEALS).where(DEALS.c.block > block))
+    connection.execute(delete(CATEGORIES).where(CATEGORIES.c.block > block))
     revived = or_(ORDERS.c.dead_at_block > block, ORDERS.c.consumed_at_publication > 0)
-    lost |= set(session.execute(select(ORDERS.c.order_hash).where(revived)).scalars())
-    session.execute(update(ORDERS).where(ORDERS.c.dead_at_block > block).values(dead_at_block=None))
-    settle(session, lost, watched_to=block)
+    lost |= set(connection.execute(select(ORDERS.c.order_hash).where(revived)).scalars())
+    connection.execute(update(ORDERS).where(ORDERS.c.dead_at_block > block).values(dead_at_block=None))
+    settle(connection, lost, watched_to=block)

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import insert, literal, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, insert, literal, select
 
 from cloister.chain.events import Batch, Cursor
 from cloister.chain.logs import (
@@ -83,26 +82,26 @@ class Watcher:
         deals = self._read_deals(batch, said)
         stakes = {account: self._ledger.stake(account) for account in _staked(self._store, said.spenders)}
 
-        def job(session: Session) -> None:
+        def job(connection: Connection) -> None:
             if batch.rolled_back_to is not None:
-                roll_back(session, batch.rolled_back_to)
+                roll_back(connection, batch.rolled_back_to)
             touched: set[str] = set()
             for log, matched in said.matched:
-                touched |= _write_match(session, log, matched)
+                touched |= _write_match(connection, log, matched)
             for log, closed in said.closed:
-                add_consumption(session, log.block_number, log.log_index, closed.order_hash, None)
+                add_consumption(connection, log.block_number, log.log_index, closed.order_hash, None)
                 touched.add(str(closed.order_hash))
             for mined in deals:
-                _write_deal(session, mined, self._chain_id)
+                _write_deal(connection, mined, self._chain_id)
             times = batch.timestamps()
             for log, category in said.categories:
-                _write_category(session, log, category, times[log.block_number], self._chain_id)
+                _write_category(connection, log, category, times[log.block_number], self._chain_id)
             for log, kind, moved in said.moved:
-                _bury_former_owner(session, log.block_number, kind, moved)
-            settle(session, touched, watched_to=batch.through)
+                _bury_former_owner(connection, log.block_number, kind, moved)
+            settle(connection, touched, watched_to=batch.through)
             for account, stake in stakes.items():
-                _bury_uncovered(session, account, stake, batch.through)
-            save_cursor(session, batch.cursor)
+                _bury_uncovered(connection, account, stake, batch.through)
+            save_cursor(connection, batch.cursor)
 
         self._store.writer.write(job)
 
@@ -181,24 +180,24 @@ def _staked(store: MarketStore, accounts: set[Address]) -> list[Address]:
     return [Address(text) for text in store.scalars(query.distinct())]
 
 
-def _write_match(session: Session, log: Log, matched: OrdersMatched) -> set[str]:
+def _write_match(connection: Connection, log: Log, matched: OrdersMatched) -> set[str]:
     hashes = (matched.app_hash, matched.dataset_hash, matched.workerpool_hash, matched.request_hash)
     used: set[Bytes32] = {order_hash for order_hash in hashes if not order_hash.is_zero}
     for order_hash in used:
-        add_consumption(session, log.block_number, log.log_index, order_hash, matched.volume)
+        add_consumption(connection, log.block_number, log.log_index, order_hash, matched.volume)
     return {str(order_hash) for order_hash in used}
 
 
-def _write_deal(session: Session, mined: MinedDeal, chain_id: int) -> None:
+def _write_deal(connection: Connection, mined: MinedDeal, chain_id: int) -> None:
     known = select(DEALS.c.deal_id).where(DEALS.c.deal_id == str(mined.deal_id))
-    if session.execute(known).first() is None:
-        session.execute(insert(DEALS).values(**deal_columns(mined, chain_id)))
+    if connection.execute(known).first() is None:
+        connection.execute(insert(DEALS).values(**deal_columns(mined, chain_id)))
 
 
-def _write_category(session: Session, log: Log, said: CategoryCreated, timestamp: int, chain_id: int) -> None:
+def _write_category(connection: Connection, log: Log, said: CategoryCreated, timestamp: int, chain_id: int) -> None:
     if (
         said.category > BIGINT_MAX
-        or session.execute(select(CATEGORIES.c.catid).where(CATEGORIES.c.catid == said.category)).first()
+        or connection.execute(select(CATEGORIES.c.catid).where(CATEGORIES.c.catid == said.category)).first()
     ):
         return
     body: dict[str, Any] = {
@@ -217,20 +216,20 @@ def _write_category(session: Session, log: Log, said: CategoryCreated, timestamp
         "clock": min(said.clock, BIGINT_MAX),
         "body": json.dumps(body, separators=(",", ":")),
     }
-    session.execute(insert(CATEGORIES).values(**row))
+    connection.execute(insert(CATEGORIES).values(**row))
 
 
-def _bury_former_owner(session: Session, block: int, kind: OrderKind, moved: EntryTransfer) -> None:
+def _bury_former_owner(connection: Connection, block: int, kind: OrderKind, moved: EntryTransfer) -> None:
     """Mark dead what anybody but the new owner offers of an entry."""
     former = [
         ORDERS.c.kind == kind.value,
         ORDERS.c.resource == str(moved.entry),
         ORDERS.c.signer != str(moved.receiver),
     ]
-    mark_dead(session, former, block)
+    mark_dead(connection, former, block)
 
 
-def _bury_uncovered(session: Session, account: Address, stake: int, block: int) -> None:
+def _bury_uncovered(connection: Connection, account: Address, stake: int, block: int) -> None:
     """Mark dead the orders whose signer can no longer stake what one more match of all that remains would lock."""
     conditions: Sequence[Any] = [
         ORDERS.c.signer == str(account),
@@ -238,4 +237,4 @@ def _bury_uncovered(session: Session, account: Address, stake: int, block: int) 
         # Divided, not multiplied: the product may be larger than a database integer.
         ORDERS.c.remaining > literal(min(stake, BIGINT_MAX)) // ORDERS.c.stake_per_unit,
     ]
-    mark_dead(session, conditions, block)
+    mark_dead(connection, conditions, block)
