@@ -147,7 +147,7 @@ class _HashedStream:
 
     def __init__(self, chunks: Iterable[bytes], max_bytes: int) -> None:
         self._chunks = iter(chunks)
-        self._held = b""
+        self._held = memoryview(b"")
         self._hash = hashlib.sha256()
         self._left = max_bytes
         self._cap = max_bytes
@@ -161,14 +161,15 @@ class _HashedStream:
             self._hash.update(chunk)
         return chunk
 
-    def pieces(self, size: int) -> Iterator[bytes]:
+    def pieces(self, size: int) -> Iterator[memoryview]:
         """Yield exactly ``size`` bytes."""
         while size > 0:
             if not self._held:
                 chunk = self._more()
                 if chunk is None:
                     raise DecodeError("the bundle is cut short")
-                self._held = chunk
+                self._held = memoryview(chunk)
+            # Views: copying what is left of a large chunk for each small file would cost more than all else.
             piece, self._held = self._held[:size], self._held[size:]
             size -= len(piece)
             if piece:
@@ -182,11 +183,11 @@ class _HashedStream:
             chunk = self._more()
             if chunk is None:
                 return True
-            self._held = chunk
+            self._held = memoryview(chunk)
         return False
 
     def drain(self) -> None:
-        self._held = b""
+        self._held = memoryview(b"")
         while self._more() is not None:
             pass
 
