@@ -12,7 +12,6 @@ Facts this file is built on (measured on anvil 1.7.1):
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gzip
 import json
 import logging
@@ -31,6 +30,7 @@ from pathlib import Path
 
 from cloister.chain.rpc import JsonRpc, parse_quantity
 from cloister.errors import CloisterError, ConfigurationError, UnavailableError
+from cloister.network.children import die_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,6 @@ CHAIN_ID = 421614
 HEARTBEAT_SECONDS = 12.0
 CHECKPOINT_SECONDS = 0.5
 GAS_LIMIT = 60_000_000
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 def find_anvil() -> Path:
@@ -78,12 +76,6 @@ def find_anvil() -> Path:
 def _tools_folder() -> Path:
     home = os.environ.get("CLOISTER_HOME")
     return (Path(home) if home else Path.home() / ".local" / "share" / "cloister") / "tools"
-
-
-def _die_with_parent() -> None:
-    """Run in the child: if we are killed -9, the chain must not outlive us and keep the port."""
-    with contextlib.suppress(OSError, AttributeError):
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +179,7 @@ class LocalChain:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self._options.state_folder / "anvil.log").open("ab"),
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (the child only calls prctl)
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509  (the child only calls prctl)
         )
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and self._process.poll() is None:

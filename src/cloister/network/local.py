@@ -6,7 +6,7 @@ step is idempotent, so a start that was cut short is simply repeated.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import signal
 import socket
@@ -25,6 +25,7 @@ from cloister.chain.sender import TransactionSender
 from cloister.errors import CloisterError, ConfigurationError, Conflict, LocalError, VerificationError
 from cloister.network.accounts import DEMO_ROLES, Accounts, load_accounts
 from cloister.network.anvil import ChainOptions, LocalChain
+from cloister.network.children import die_with_parent, stop_process
 from cloister.network.composition import Backends, Composition, reference_values
 from cloister.network.deployment import Deployment, Settings, deploy
 from cloister.network.state import NetworkState
@@ -36,6 +37,8 @@ from cloister.protocol.units import Nrlc, format_rlc, parse_nrlc
 from cloister.sdk.connection import Connection
 from cloister.sdk.orders import Orders
 from cloister.sdk.wallet import Wallet
+
+logger = logging.getLogger(__name__)
 
 ETHER = 10**18
 GAS_MONEY = 10 * ETHER
@@ -49,6 +52,8 @@ POOL_VOLUME = 100_000
 POOL_NAME = "cloister local workerpool"
 WORKER_STOP_SECONDS = 25.0
 WORKER_RESTART_SECONDS = 1.0
+WORKER_PAUSE_CAP = 60.0
+"""A worker that cannot live here is tried again less and less often."""
 
 Announce = Callable[[str], None]
 
@@ -75,7 +80,8 @@ class LocalNetwork:
         self._chain: LocalChain | None = None
         self._composition: Composition | None = None
         self._worker: subprocess.Popen[bytes] | None = None
-        self._worker_died = 0.0
+        self._worker_again = 0.0
+        self._worker_deaths = 0
         self._description: NetworkDescription | None = None
         self._accounts: Accounts | None = None
         self._rpc: JsonRpc | None = None
@@ -150,7 +156,7 @@ class LocalNetwork:
     def stop(self) -> None:
         """Stop worker, services and chain, in that order, and give the folder back. Safe to call twice."""
         if self._worker is not None:
-            _stop_process(self._worker, WORKER_STOP_SECONDS)
+            stop_process(self._worker, WORKER_STOP_SECONDS)
             self._worker = None
         if self._composition is not None:
             self._composition.stop()
@@ -165,9 +171,13 @@ class LocalNetwork:
         worker = self._worker
         if worker is None or worker.poll() is None:
             return
-        if time.monotonic() - self._worker_died > WORKER_RESTART_SECONDS:
-            self._worker_died = time.monotonic()
-            self._start_worker()
+        if time.monotonic() < self._worker_again:
+            return
+        pause = min(WORKER_PAUSE_CAP, WORKER_RESTART_SECONDS * 2**self._worker_deaths)
+        self._worker_deaths += 1
+        self._worker_again = time.monotonic() + pause
+        logger.warning("the worker ended (exit %s) and is started again; see %s", worker.returncode, self._worker_log())
+        self._start_worker()
 
     def demo_addresses(self) -> dict[str, Address]:
         """Demo roles and their addresses."""
@@ -303,8 +313,11 @@ class LocalNetwork:
                     self.description.workerpool, price=Nrlc(RUN_PRICE), category=category, volume=volume
                 )
 
+    def _worker_log(self) -> Path:
+        return self._state.path("logs", "worker.log")
+
     def _start_worker(self) -> None:
-        log = self._state.path("logs", "worker.log").open("ab")
+        log = self._worker_log().open("ab")
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -327,20 +340,9 @@ class LocalNetwork:
             stderr=log,
             env=environment,
             start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  (the child only calls prctl)
         )
         log.close()
-
-
-def _stop_process(process: subprocess.Popen[bytes], seconds: float) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=5)
 
 
 def _free_port() -> int:
