@@ -44,6 +44,12 @@ class Reverted(Exception):
     def reason(self) -> str | None:
         return reason_of(self.data)
 
+    @property
+    def text(self) -> str:
+        """The text of a custom error with one string."""
+        text: str = decode(["string"], self.data[4:])[0]
+        return text
+
 
 def reason_of(data: bytes) -> str | None:
     """Text of `Error(string)`, None for anything else."""
@@ -183,13 +189,22 @@ class Chain:
         """A transaction to the hub."""
         return transact(_address(sender), self.hub, calldata(signature, *args), **options)
 
-    def raw(self, sender: Actor | str, data: bytes) -> Receipt:
+    def raw(self, sender: Actor | str, data: bytes, **options: Any) -> Receipt:
         """A transaction to the hub with these bytes."""
-        return transact(_address(sender), self.hub, data)
+        return transact(_address(sender), self.hub, data, **options)
+
+    def raw_gas(self, sender: Actor | str, data: bytes) -> int:
+        """What it would cost."""
+        with boa.env.anchor():
+            return self.raw(sender, data).gas
 
     def view(self, signature: str, returns: str, *args: Any, sender: str | None = None) -> Any:
         """The single value a view of the hub answers."""
         return decode([returns], call(self.hub, calldata(signature, *args), sender))[0]
+
+    def view_nothing(self, signature: str, *args: Any) -> None:
+        """Call a view that only refuses or not."""
+        call(self.hub, calldata(signature, *args))
 
     def fund(self, account: Actor | str, amount: int) -> None:
         """Give an account stake in the hub."""
