@@ -154,7 +154,9 @@ json.dump({"deterministic-output-path": "/iexec_out/seen.json"}, open("/iexec_ou
     assert seen["in"] == [input_file_name(url)]
     assert seen["input"] == "1,2"
     assert seen["cwd"] == "/app"
-    assert all(name.startswith(("cloister.datasets", "cloister.errors")) for name in seen["modules"])
+    assert all(
+        name.startswith(("cloister.datasets", "cloister.errors", "cloister.version")) for name in seen["modules"]
+    )
 
 
 def test_callback_data_becomes_the_digest(world: Make, runtime: BubblewrapRuntime) -> None:
