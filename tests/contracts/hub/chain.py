@@ -14,7 +14,6 @@ from eth.db.storage import AccountStorageDB
 from eth_abi.abi import decode, encode
 from eth_abi.grammar import parse
 from eth_hash.auto import keccak
-
 from tests.contracts.hub.actors import (
     TEE_TDX,
     ZERO,

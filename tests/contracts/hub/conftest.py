@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import boa
 import pytest
-
 from tests.contracts.hub.chain import Chain
 from tests.contracts.hub.deployment import deploy_chain
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import boa
-
 from tests.contracts.hub.actors import Actor
 from tests.contracts.hub.chain import CATEGORY_SECONDS, CONTRACTS, Chain
 

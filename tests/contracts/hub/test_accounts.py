@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.contracts.hub.actors import ZERO, Actor, DatasetOrder
 from tests.contracts.hub.chain import MATCH, Chain, Reverted, calldata, refused, selector, transact
 from tests.contracts.hub.deployment import double
@@ -27,7 +26,10 @@ def test_deposits(chain: Chain) -> None:
     chain.send(chain.deployer, "depositForArray(uint256[],address[])", [1, 2], [one, two])
     array = refused(lambda: chain.send(chain.deployer, "depositForArray(uint256[],address[])", [1], [one, two]))
     assert array == "invalid-array-length"
-    assert refused(lambda: chain.send(chain.deployer, "depositFor(uint256,address)", 1, ZERO)) == "ERC20: mint to the zero address"
+    assert (
+        refused(lambda: chain.send(chain.deployer, "depositFor(uint256,address)", 1, ZERO))
+        == "ERC20: mint to the zero address"
+    )
     assert refused(lambda: chain.send(chain.attacker, "deposit(uint256)", 1)) is not None
     assert (chain.account(one), chain.account(two)) == ((21, 0), (2, 0))
     assert supply(chain) == 33
@@ -64,7 +66,9 @@ def test_deposit_and_match_at_once(chain: Chain) -> None:
     offers = chain.signed(chain.orders(app_price=50))
     data = calldata("matchOrders" + MATCH, *offers.as_tuples())
     send = lambda body: transact(  # noqa: E731
-        chain.requester.address, chain.rlc.address, calldata("approveAndCall(address,uint256,bytes)", chain.hub, 50, body)
+        chain.requester.address,
+        chain.rlc.address,
+        calldata("approveAndCall(address,uint256,bytes)", chain.hub, 50, body),
     )
     other = chain.signed(chain.orders().with_(request_requester=chain.attacker.address))
     stranger = calldata("matchOrders" + MATCH, *other.as_tuples())
@@ -82,7 +86,9 @@ def test_transfers(chain: Chain) -> None:
     chain.fund(one, 100)
     chain.send(one, "transfer(address,uint256)", two, 10)
     assert refused(lambda: chain.send(one, "transfer(address,uint256)", two, 91)) is None
-    assert refused(lambda: chain.send(one, "transfer(address,uint256)", ZERO, 1)) == "ERC20: transfer to the zero address"
+    assert (
+        refused(lambda: chain.send(one, "transfer(address,uint256)", ZERO, 1)) == "ERC20: transfer to the zero address"
+    )
     chain.send(one, "approve(address,uint256)", three.address, 20)
     receipt = chain.send(three, "transferFrom(address,address,uint256)", one.address, two, 5)
     assert chain.events(receipt) == [
@@ -110,7 +116,12 @@ def test_own_approve_and_call(chain: Chain) -> None:
     assert refused(lambda: chain.send(chain.requester, signature, spender.address, 5, b"x")) == "approval-refused"
     spender.set_willing(True)
     chain.send(chain.requester, signature, spender.address, 5, b"x")
-    assert (spender.sender(), spender.amount(), spender.token(), spender.data()) == (chain.requester.address, 5, chain.hub, b"x")
+    assert (spender.sender(), spender.amount(), spender.token(), spender.data()) == (
+        chain.requester.address,
+        5,
+        chain.hub,
+        b"x",
+    )
     assert chain.view("allowance(address,address)", "uint256", chain.requester.address, spender.address) == 5
 
 
@@ -122,7 +133,10 @@ def test_own_approve_and_call(chain: Chain) -> None:
         ("setTeeBroker(address)", (Actor.named("heir").address,)),
         ("setCallbackGas(uint256)", (1,)),
         ("createCategory(string,string,uint256)", ("a", "b", 1)),
-        ("configure(address,string,string,uint8,address,address,address,address)", (ZERO, "", "", 9, ZERO, ZERO, ZERO, ZERO)),
+        (
+            "configure(address,string,string,uint8,address,address,address,address)",
+            (ZERO, "", "", 9, ZERO, ZERO, ZERO, ZERO),
+        ),
     ],
 )
 def test_owner_only(chain: Chain, signature: str, arguments: tuple[object, ...]) -> None:
@@ -137,7 +151,10 @@ def test_settings(chain: Chain) -> None:
     assert chain.view("teebroker()", "address") == heir.address.lower()
     assert chain.view("callbackgas()", "uint256") == 123
     configure = "configure(address,string,string,uint8,address,address,address,address)"
-    assert refused(lambda: chain.send(chain.deployer, configure, ZERO, "", "", 9, ZERO, ZERO, ZERO, ZERO)) == "already-configured"
+    assert (
+        refused(lambda: chain.send(chain.deployer, configure, ZERO, "", "", 9, ZERO, ZERO, ZERO, ZERO))
+        == "already-configured"
+    )
     receipt = chain.send(chain.deployer, "createCategory(string,string,uint256)", "M", "medium", 3600)
     assert chain.events(receipt) == [("CreateCategory", 2, "M", "medium", 3600)]
     assert chain.view("countCategory()", "uint256") == 3
@@ -154,8 +171,9 @@ def test_settings(chain: Chain) -> None:
 
 
 def test_constants_and_resources(chain: Chain) -> None:
-    names = "contribution_deadline_ratio reveal_deadline_ratio final_deadline_ratio workerpool_stake_ratio kitty_ratio kitty_min groupmember_purpose"
-    assert [chain.view(f"{name}()", "uint256") for name in names.split()] == [7, 2, 10, 30, 10, 10**9, 4]
+    names = ("contribution_deadline_ratio", "reveal_deadline_ratio", "final_deadline_ratio", "workerpool_stake_ratio")
+    names += ("kitty_ratio", "kitty_min", "groupmember_purpose")
+    assert [chain.view(f"{name}()", "uint256") for name in names] == [7, 2, 10, 30, 10, 10**9, 4]
     registries = [chain.view(f"{name}registry()", "address") for name in ("app", "dataset", "workerpool")]
     assert registries == [each.address.lower() for each in (chain.apps, chain.datasets, chain.workerpools)]
     assert chain.view("token()", "address") == chain.rlc.address.lower()
@@ -170,7 +188,12 @@ def test_constants_and_resources(chain: Chain) -> None:
 
 @pytest.mark.parametrize("kind", ["app", "dataset", "workerpool", "request"])
 def test_manage_orders(chain: Chain, kind: str) -> None:
-    owner = {"app": chain.app_owner, "dataset": chain.data_owner, "workerpool": chain.pool_owner, "request": chain.requester}[kind]
+    owner = {
+        "app": chain.app_owner,
+        "dataset": chain.data_owner,
+        "workerpool": chain.pool_owner,
+        "request": chain.requester,
+    }[kind]
     order = getattr(chain.orders(volume=5), kind)
     name = order.NAME.removesuffix("Order")
     signature = f"manage{name}Order(({order.abi()},uint8,bytes))"
@@ -184,7 +207,9 @@ def test_manage_orders(chain: Chain, kind: str) -> None:
     for sign in (forged, wrong, owner.sign(hashed)):
         assert refused(lambda sign=sign: manage(0, chain.attacker, sign)) == "invalid-sender-or-signature"
     assert refused(lambda: manage(2, owner)) is None
-    receipt = chain.send(chain.attacker, signature, (order.as_tuple(), 0, owner.sign(order.operation_hash(0, chain.domain))))
+    receipt = chain.send(
+        chain.attacker, signature, (order.as_tuple(), 0, owner.sign(order.operation_hash(0, chain.domain)))
+    )
     assert chain.events(receipt) == [(f"Signed{name}Order", hashed)]
     assert chain.view("viewPresigned(bytes32)", "address", hashed) == owner.address.lower()
     assert chain.view("verifyPresignature(address,bytes32)", "bool", owner.address, hashed) is True
@@ -226,8 +251,7 @@ def test_dataset_and_deal_compatibility(chain: Chain) -> None:
         try:
             chain.view_nothing(f"assertDatasetDealCompatibility({order.abi()},bytes32)", signed.as_tuple(), at)
         except Reverted as refusal:
-            assert refusal.data[:4] == bytes.fromhex("0afd9382")
-            return refusal.text
+            return refusal.text if refusal.data[:4] == bytes.fromhex("0afd9382") else repr(refusal)
         return "compatible"
 
     assert reason(order) == "compatible"

@@ -7,7 +7,6 @@ from typing import Any
 import boa
 import pytest
 from eth_hash.auto import keccak
-
 from tests.contracts.hub.actors import ZERO, ZERO_32, Actor, authorization_hash, result_hash, result_seal
 from tests.contracts.hub.chain import CATEGORY_SECONDS, Chain, Receipt, refused
 from tests.contracts.hub.deployment import double
@@ -23,7 +22,14 @@ def contribute(chain: Chain, task: bytes, worker: Actor, digest: bytes = GOOD) -
     address = worker.address
     authorization = chain.pool_owner.sign_message(authorization_hash(address, task))
     return chain.send(
-        worker, CONTRIBUTE, task, result_hash(task, digest), result_seal(address, task, digest), ZERO, b"", authorization
+        worker,
+        CONTRIBUTE,
+        task,
+        result_hash(task, digest),
+        result_seal(address, task, digest),
+        ZERO,
+        b"",
+        authorization,
     )
 
 
@@ -75,22 +81,22 @@ def test_one_contribution_is_enough_for_trust_one(chain: Chain) -> None:
 
 
 def test_winners_share_and_losers_pay(chain: Chain) -> None:
-    """Trust 4 needs two votes of weight 2 against none; one dissenter makes it three."""
+    """Against one dissenter, trust 4 takes four votes of weight 2: 16 * 4 > (1 + 18) * 3."""
     task = funded(chain, workerpool_price=100, trust=4, app_price=7)
     contribute(chain, task, WORKERS[0], BAD)
-    for worker in WORKERS[1:4]:
+    for worker in WORKERS[1:]:
         assert view_task(chain, task)["status"] == 1
         contribute(chain, task, worker)
-    assert view_task(chain, task)["winnerCounter"] == 3
+    assert view_task(chain, task)["winnerCounter"] == 4
     assert refused(lambda: reveal(chain, task, WORKERS[0], BAD)) is None
     assert refused(lambda: reveal(chain, task, WORKERS[1], BAD)) is None
-    for worker in WORKERS[1:4]:
+    for worker in WORKERS[1:]:
         reveal(chain, task, worker)
     events = chain.events(finalize(chain, task))
-    share = (130 * 99 // 100) // 3
-    rest = 130 - 3 * share
+    share = (130 * 99 // 100) // 4
+    rest = 130 - 4 * share
     hub = chain.hub.lower()
-    loser, *winners = (worker.address.lower() for worker in WORKERS[:4])
+    loser, *winners = (worker.address.lower() for worker in WORKERS)
     expected: list[tuple[Any, ...]] = [("Seize", loser, 30, task), ("FaultyContribution", loser, task)]
     for winner in winners:
         expected += [
@@ -103,10 +109,10 @@ def test_winners_share_and_losers_pay(chain: Chain) -> None:
     pool = chain.pool_owner.address.lower()
     expected += [("Transfer", hub, pool, rest), ("Reward", pool, rest, task), ("TaskFinalize", task, RESULTS)]
     assert events[-len(expected) :] == expected
-    assert [chain.account(worker) for worker in WORKERS[:4]] == [(970, 0)] + [(1000 + share, 0)] * 3
+    assert [chain.account(worker) for worker in WORKERS] == [(970, 0)] + [(1000 + share, 0)] * 4
     assert chain.account(chain.pool_owner) == (1000 + rest, 0)
     assert chain.account(chain.hub) == (0, 0)
-    assert [score(chain, worker) for worker in WORKERS[:4]] == [0, 1, 1, 1]
+    assert [score(chain, worker) for worker in WORKERS] == [0, 1, 1, 1, 1]
 
 
 def test_reopen_and_partial_reveal(chain: Chain) -> None:

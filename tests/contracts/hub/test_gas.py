@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.contracts.hub.actors import Actor, task_id
 from tests.contracts.hub.chain import MATCH, Chain, calldata, transact
 from tests.contracts.hub.test_tasks import FINALIZE, FINALIZE_ARRAY, INITIALIZE, arguments

@@ -10,7 +10,6 @@ from typing import Any
 import boa
 import pytest
 from eth_hash.auto import keccak
-
 from tests.contracts.appendix_a import HUB_ERRORS, HUB_EVENTS, HUB_FUNCTIONS
 from tests.contracts.hub.actors import Actor
 from tests.contracts.hub.chain import CONTRACTS, Chain, Reverted, selector, transact

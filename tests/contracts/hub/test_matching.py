@@ -9,7 +9,6 @@ import boa
 import pytest
 from eth_abi.abi import decode
 from eth_hash.auto import keccak
-
 from tests.contracts.hub.actors import (
     NO_DATASET,
     TEE,
@@ -205,10 +204,8 @@ def test_every_shape_of_a_deal_reads_back(chain: Chain, params: str, shape: str)
     )
     offers = chain.signed(offers)
     sponsor = Actor.named("sponsor")
-    if shape == "all":
-        deal = chain.send(sponsor, "sponsorMatchOrders" + MATCH, *offers.as_tuples()).output
-    else:
-        deal = chain.match(offers)
+    signature = ("sponsorMatchOrders" if shape == "all" else "matchOrders") + MATCH
+    deal = chain.send(sponsor if shape == "all" else chain.requester, signature, *offers.as_tuples()).output
     read = view_deal(chain, deal)
     assert read["params"] == params
     assert read["tag"] == tag

@@ -7,7 +7,6 @@ from typing import Any
 import boa
 import pytest
 from eth_hash.auto import keccak
-
 from tests.contracts.hub.actors import (
     ZERO,
     ZERO_32,
@@ -35,7 +34,9 @@ KITTY = "0x99c2268479b93fDe36232351229815DF80837e23"
 TEE = (9).to_bytes(32, "big")
 
 
-def arguments(chain: Chain, task: bytes, *, digest: bytes = DIGEST, callback: bytes = b"", **changes: Any) -> dict[str, Any]:
+def arguments(
+    chain: Chain, task: bytes, *, digest: bytes = DIGEST, callback: bytes = b"", **changes: Any
+) -> dict[str, Any]:
     """Arguments of a contribution by the worker in an enclave, all in order; `changes` replaces some."""
     worker, enclave = chain.worker.address, changes.get("enclave", chain.enclave.address)
     made = {
@@ -186,7 +187,10 @@ def test_refused_contributions(chain: Chain, changes: dict[str, Any]) -> None:
         ("enclave_sign", "malleated"): malleated(good["enclave_sign"]),
         ("enclave_sign", None): good["enclave_sign"],
     }
-    replaced = {name: made.get((name, value), value) if name.startswith(("auth", "enclave_")) else value for name, value in changes.items()}
+    replaced = {
+        name: made.get((name, value), value) if name.startswith(("auth", "enclave_")) else value
+        for name, value in changes.items()
+    }
     if changes.get("enclave") == ZERO:
         replaced["authorization"] = chain.pool_owner.sign_message(authorization_hash(worker, task, ZERO))
     assert refused(lambda: chain.send(chain.worker, FINALIZE, *(good | replaced).values())) is None
@@ -219,7 +223,9 @@ def test_published_signature_vectors() -> None:
     digest = bytes.fromhex("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824")
     assert result_hash(task, digest).hex() == "acceb6cb1a61e3a836f1a88405ff0a02434654f93aea21e8159633be2ff6a6ea"
     assert result_seal(worker, task, digest).hex() == "9279ea4aa5a91228afb4b3a5ba242aa09ea9fab518599c1d9e2d24c067c6817d"
-    assert enclave_hash(worker, task, digest).hex() == "34b52f03e09399b5ffdd6781025d968cc3b4b08770b4b4c44fe0b124aa6ff39d"
+    assert (
+        enclave_hash(worker, task, digest).hex() == "34b52f03e09399b5ffdd6781025d968cc3b4b08770b4b4c44fe0b124aa6ff39d"
+    )
     assert authorization_hash(worker, task).hex() == "0449e1265e4b874f3c03e5fcf336d838e97ad7bc092f9b97b7758f76d4a444bb"
 
 
@@ -400,7 +406,10 @@ def test_claim_arrays(chain: Chain) -> None:
     assert refused(lambda: chain.send(chain.attacker, both, [deal], [1, 2])) is None
     assert refused(lambda: chain.send(chain.attacker, both, [deal, deal], [0, 1])) is None
     assert chain.send(chain.attacker, both, [deal, deal], [1, 2]).value("bool") is True
-    assert refused(lambda: chain.send(chain.attacker, "claimArray(bytes32[])", [task_id(deal, 0), task_id(deal, 1)])) is None
+    assert (
+        refused(lambda: chain.send(chain.attacker, "claimArray(bytes32[])", [task_id(deal, 0), task_id(deal, 1)]))
+        is None
+    )
     assert chain.send(chain.attacker, "claimArray(bytes32[])", [task_id(deal, 0)]).value("bool") is True
     assert chain.account(chain.requester) == (30, 0)
 
@@ -410,7 +419,9 @@ def test_finalize_array(chain: Chain) -> None:
     chain.fund(chain.pool_owner, 1000)
     deal = chain.match(chain.signed(chain.orders(workerpool_price=10, volume=3)))
     chain.send(chain.attacker, "initializeArray(bytes32[],uint256[])", [deal] * 3, [0, 1, 2])
-    columns = [list(column) for column in zip(*(arguments(chain, task_id(deal, i)).values() for i in range(3)), strict=True)]
+    columns = [
+        list(column) for column in zip(*(arguments(chain, task_id(deal, i)).values() for i in range(3)), strict=True)
+    ]
     for i in range(7):
         short = [column[:2] if i == j else column for j, column in enumerate(columns)]
         assert refused(lambda short=short: chain.send(chain.worker, FINALIZE_ARRAY, *short)) is None
