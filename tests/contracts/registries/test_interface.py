@@ -154,7 +154,7 @@ def gas(contract: Any, function: str, *arguments: Any, sender: str | None = None
 MULTIADDR = bytes.fromhex("a503221220") + bytes(range(1, 33))
 SCHEMA = '{"email":"string","profile":{"age":"f64","photo":"image/png"}}'
 CHECKSUM = bytes(range(100, 132))
-IMAGE = b"docker.io/cloister/web3mail:0.1.0-tdx-0123456789ab"
+IMAGE = b"images.example/web3mail:0.1.0-tdx-0123456789abcdef"
 
 
 def test_gas() -> None:

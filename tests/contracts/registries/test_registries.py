@@ -19,7 +19,7 @@ NAMES = {
     "Workerpool": ("iExec Workerpool Registry (V5)", "iExecWorkerpoolV5"),
 }
 FIELDS: dict[str, tuple[Any, ...]] = {
-    "App": ("hello", "DOCKER", b"docker.io/cloister/hello:1", CHECKSUM, b""),
+    "App": ("hello", "DOCKER", b"images.example/hello:1", CHECKSUM, b""),
     "Dataset": ("contact", b"/ipfs/Qm", CHECKSUM),
     "Workerpool": ("a pool",),
 }

@@ -46,6 +46,8 @@ WORKERS = tuple(f"worker {number}" for number in range(4))
 ACTORS = ("app_owner", "data_owner", "pool_owner", "other_owner", "requester", "sponsor", *WORKERS)
 PRICES = st.sampled_from([0, 1, 3, 7, 100, 999, 10**12, PURSE])
 CHEAP = st.sampled_from([0, 1, 3, 7, 100, 999, 10**9, 10**12])
+# A workerpool's stake goes to the kitty when it fails; only a rich kitty pays more than its minimum.
+POOL_PRICES = st.sampled_from([0, 7, 999, 10**12, 10**12, 10**12])
 VOLUMES = st.integers(1, 4)
 TAGS = st.sampled_from([0, 0, 1, 1, 9])
 TRUSTS = st.sampled_from([0, 1, 1, 2, 2, 3])
@@ -54,7 +56,7 @@ INDEX = st.integers(0, 2**16)
 MOSTLY = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2])
 FITTING: dict[str, Any] = {
     "resources": st.tuples(st.integers(0, 1), st.sampled_from([None, 0, 0, 1]), st.integers(0, 1)),
-    "prices": st.tuples(CHEAP, CHEAP, CHEAP),
+    "prices": st.tuples(CHEAP, CHEAP, POOL_PRICES),
     "volumes": st.tuples(VOLUMES, VOLUMES, VOLUMES, VOLUMES),
     "tag": TAGS,
     "category": st.sampled_from([0, 0, 0, 0, 0, 1, 2]),
