@@ -312,9 +312,9 @@ class Http:
         except CloisterError:
             body = b""
         text, code, hint = _error_words(body)
-        message = f"{self._peer} answered {method} {quoted(path.split('?', 1)[0])} with {status}"
-        if text:
-            message += f": {text}"
+        # The peer's own words come first: they are what a person needs. Who said it stands behind.
+        source = f"{self._peer} answered {method} {quoted(path.split('?', 1)[0])} with {status}"
+        message = f"{text} ({source})" if text else source
         kind = _BY_STATUS.get(status) or (UnavailableError if status >= 500 or status < 200 else InputError)
         raise kind(message, code=code, hint=hint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cloister.cli.session import Session, jsonable, options
+from cloister.cli.session import Session, jsonable, options, party
 
 
 @click.group()
@@ -15,7 +15,7 @@ def access() -> None:
 @access.command()
 @click.argument("protected_data")
 @click.option("--app", required=True, help="Address of the app (or whitelist) that may use the data.")
-@click.option("--user", help="Only this requester.  [default: anyone]")
+@click.option("--user", help="Only this requester: an address or a demo account.  [default: anyone]")
 @click.option("--price", default="0", show_default=True, help='Price of one access, such as "0.1 RLC".')
 @click.option("--accesses", default=1, show_default=True, type=click.IntRange(min=1), help="How many times.")
 @click.option("--bulk", is_flag=True, help="Free and without limit, for bulk processing.")
@@ -42,7 +42,7 @@ def grant(
         granted = session.protector(listener).grant_access(
             protected_data,
             app=app,
-            user=user,
+            user=party(session, user),
             price=price,
             accesses=accesses,
             allow_bulk=bulk,
@@ -77,7 +77,7 @@ def grant(
 def list_(session: Session, protected_data: str | None, app: str | None, user: str | None) -> None:
     """List open grants on PROTECTED_DATA, or on all data of the wallet."""
     protector = session.protector(needs_wallet=protected_data is None)
-    grants = list(protector.get_granted_access(protected_data=protected_data, app=app, user=user))
+    grants = list(protector.get_granted_access(protected_data=protected_data, app=app, user=party(session, user)))
 
     def draw() -> None:
         from cloister.cli.render import rlc, table
@@ -110,7 +110,7 @@ def revoke(session: Session, grant: str | None, everything: str | None, app: str
         if grant is not None:
             revoked = [{"grant": grant, "transaction": protector.revoke_access(grant)}]
         else:
-            pairs = protector.revoke_all_access(str(everything), app=app, user=user)
+            pairs = protector.revoke_all_access(str(everything), app=app, user=party(session, user))
             revoked = [{"grant": g.order_hash, "transaction": transaction} for g, transaction in pairs]
 
     def draw() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.session import Session, options
+from cloister.cli.session import Session, options, party
 
 if TYPE_CHECKING:
     from cloister.sdk.account import Balances
@@ -22,7 +22,7 @@ def account() -> None:
 @options
 def balances(session: Session, address: str | None) -> None:
     """Show the money of ADDRESS (default: the wallet's)."""
-    shown = session.protector(needs_wallet=address is None).account.balances(address)
+    shown = session.protector(needs_wallet=address is None).account.balances(party(session, address))
     session.show(shown.to_json(), lambda: _draw(shown))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloister.cli.session import Session, jsonable, options
+from cloister.cli.session import Session, jsonable, options, party
 
 if TYPE_CHECKING:
     from cloister.sdk.protection import ProtectedData
@@ -47,7 +47,7 @@ def list_(session: Session, owner: str | None, mine: bool) -> None:
     from cloister.cli.render import table
 
     protector = session.protector(needs_wallet=mine)
-    found = protector.get_protected_data(owner=protector.connection.address if mine else owner)
+    found = protector.get_protected_data(owner=protector.connection.address if mine else party(session, owner))
     session.show(
         jsonable(found),
         lambda: table("protected data", ("address", "name", "owner"), [(d.address, d.name, d.owner) for d in found]),
@@ -74,7 +74,7 @@ def show(session: Session, address: str) -> None:
 @options
 def transfer(session: Session, address: str, new_owner: str) -> None:
     """Give the data at ADDRESS to NEW_OWNER. Grants of the former owner are void from then on."""
-    transaction = session.protector().transfer_ownership(address, new_owner)
+    transaction = session.protector().transfer_ownership(address, str(party(session, new_owner)))
     session.show(
         {"address": address, "to": new_owner, "transaction": transaction},
         lambda: click.echo(f"{address} now belongs to {new_owner}"),

@@ -73,6 +73,16 @@ class Session:
             yield display.update
 
 
+def party(session: Session, who: str | None) -> str | None:
+    """An address, or the address of a demo account named by its role on a local network."""
+    if who is None or who.startswith("0x"):
+        return who
+    from cloister.sdk.home import LOCAL
+    from cloister.sdk.wallet import Wallet
+
+    return Wallet.demo(who, LOCAL if "://" in session.network else session.network).address
+
+
 def options(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Add ``--network``, ``--as`` and ``--json`` and hand the command a :class:`Session`."""
 

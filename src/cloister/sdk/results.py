@@ -53,9 +53,9 @@ class Result:
             ) from None
 
     def save(self, folder: Path) -> list[Path]:
-        """Write all files under ``folder``; returns their paths. Existing files of the same name are replaced."""
+        """Write all files and the receipt under ``folder``; returns their paths. Files of the same name are replaced."""
         written = []
-        for name in self.names():
+        for name in self._archive.names():
             if name.endswith("/"):
                 continue
             path = folder / name
