@@ -28,6 +28,11 @@ def measure() -> list[Row]:
     program = Path(sys.executable).with_name("cloister")
     return [
         Row("bare python -c pass", _median_seconds([sys.executable, "-c", "pass"]), "s"),
-        Row("from cloister import DataProtector", _median_seconds([sys.executable, "-c", "from cloister import DataProtector"]), "s", BUDGET_SECONDS),
+        Row(
+            "from cloister import DataProtector",
+            _median_seconds([sys.executable, "-c", "from cloister import DataProtector"]),
+            "s",
+            BUDGET_SECONDS,
+        ),
         Row("cloister --help", _median_seconds([str(program), "--help"]), "s", BUDGET_SECONDS),
     ]
