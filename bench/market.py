@@ -211,7 +211,7 @@ def serve_market(port: int, given: dict[str, Any]) -> None:
     part = build_market_part(
         settings,
         database=open_database(Path(given["folder"]) / "market.db"),
-        ledger=ChainMarketLedger(JsonRpc(given["rpc"]), hub_domain(settings.chain_id, settings.hub), settings.hub),
+        ledger=ChainMarketLedger(JsonRpc(given["rpc"]), settings.hub),
         source=lambda cursor: EventReader(JsonRpc(given["rpc"]), addresses, WATCHED, given["block"], cursor=cursor),
     )
     serve(build_application([part]), "127.0.0.1", port)

@@ -12,6 +12,7 @@ import urllib3
 from tests.support.deployed import DeployedChain
 
 from cloister.clients.indexer import IndexerClient
+from cloister.protocol.signatures import PrivateKey
 from cloister.services.application import BackgroundServer, build_application
 from cloister.services.database import Database, open_database
 from cloister.services.indexer.part import build_indexer_part
@@ -21,11 +22,15 @@ from cloister.services.indexer.watcher import Contracts
 class IndexerWorld:
     """An indexer of a chain."""
 
-    def __init__(self, chain: DeployedChain, folder: Path) -> None:
+    def __init__(self, chain: DeployedChain, folder: Path, *, database_url: str | None = None) -> None:
         self.chain = chain
-        self.database: Database = open_database(folder / "indexer.db")
+        self.database: Database = open_database(database_url or folder / "indexer.db")
         self.url = ""
         self._http = urllib3.PoolManager(retries=False)
+
+    def account(self, name: str) -> PrivateKey:
+        """A funded account of this world's own, though the chain is shared."""
+        return self.chain.account(f"indexer {name} {self.database.dialect}")
 
     @contextmanager
     def serving(self) -> Iterator[IndexerWorld]:

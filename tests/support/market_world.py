@@ -28,11 +28,19 @@ from cloister.services.market.watcher import WATCHED
 class MarketWorld:
     """A market and a bazaar of actors."""
 
-    def __init__(self, chain: DeployedChain, folder: Path, *, label: str, max_open_orders: int = 50) -> None:
+    def __init__(
+        self,
+        chain: DeployedChain,
+        folder: Path,
+        *,
+        label: str,
+        max_open_orders: int = 50,
+        database_url: str | None = None,
+    ) -> None:
         self.chain = chain
         self.bazaar = Bazaar(chain, label)
         self.clock = Clock(1_790_000_000.25)
-        self.database: Database = open_database(folder / "market.db")
+        self.database: Database = open_database(database_url or folder / "market.db")
         deployment = chain.deployment
         self.settings = MarketSettings(
             chain_id=CHAIN_ID,
@@ -53,7 +61,7 @@ class MarketWorld:
         part = build_market_part(
             settings,
             database=self.database,
-            ledger=ChainMarketLedger(chain.node.rpc, chain.domain, settings.hub),
+            ledger=ChainMarketLedger(chain.node.rpc, settings.hub),
             source=lambda cursor: EventReader(
                 chain.node.rpc, addresses, WATCHED, chain.deployment.block, cursor=cursor
             ),

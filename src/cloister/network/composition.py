@@ -19,7 +19,6 @@ from cloister.network.part import NetworkPart
 from cloister.network.state import NetworkState
 from cloister.network.testroot import load_test_root
 from cloister.protocol.codec import Address, Bytes32
-from cloister.protocol.eip712 import hub_domain
 from cloister.protocol.networks import NetworkDescription
 from cloister.protocol.orders import DatasetOrder, OrderKind
 from cloister.sdk.home import load_description
@@ -90,7 +89,7 @@ def _market(backends: Backends) -> Part:
             workerpool_registry=contracts.workerpool_registry,
         ),
         database=backends.database("market"),
-        ledger=ChainMarketLedger(backends.rpc, hub_domain(chain_id, contracts.hub), contracts.hub),
+        ledger=ChainMarketLedger(backends.rpc, contracts.hub),
         source=backends.follow(
             contracts.hub, contracts.app_registry, contracts.dataset_registry, contracts.workerpool_registry
         ),

@@ -13,6 +13,6 @@ __all__ = ["deployed"]
 
 
 @pytest.fixture
-def world(deployed: DeployedChain, tmp_path: Path) -> Iterator[IndexerWorld]:
-    with IndexerWorld(deployed, tmp_path).serving() as running:
+def world(deployed: DeployedChain, tmp_path: Path, database_url: str) -> Iterator[IndexerWorld]:
+    with IndexerWorld(deployed, tmp_path, database_url=database_url).serving() as running:
         yield running

@@ -12,7 +12,7 @@ from tests.support.anvil import running_anvil
 from tests.support.deployed import Bazaar, DeployedChain
 from tests.support.indexer_world import IndexerWorld
 
-from cloister.protocol.codec import Bytes32, to_hex
+from cloister.protocol.codec import to_hex
 
 PROTECTED_DATA = """
 query ($start: Int!, $range: Int!, $where: ProtectedData_filter) {
@@ -36,7 +36,7 @@ def protected(world: IndexerWorld, where: Any = None, start: int = 0, size: int 
 
 
 def test_get_protected_data(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 1")
+    owner = world.account("owner 1")
     schema = '{"email":"string","nested":{"age":"i128","photo":"image/png"},"odd":"unknown","bad key":"string"}'
     dataset = deployed.make_dataset(owner, schema, name="contact")
     (found,) = protected(world, {"and": [{"id": dataset.lower()}]})
@@ -50,7 +50,7 @@ def test_get_protected_data(world: IndexerWorld, deployed: DeployedChain) -> Non
 
 
 def test_undefined_and_null_filters(world: IndexerWorld, deployed: DeployedChain) -> None:
-    deployed.make_dataset(deployed.account("indexer owner 2"))
+    deployed.make_dataset(world.account("owner 2"))
     query = PROTECTED_DATA
     without = world.data(query, {"start": 0, "range": 5})["protectedDatas"]
     assert without
@@ -59,7 +59,7 @@ def test_undefined_and_null_filters(world: IndexerWorld, deployed: DeployedChain
 
 
 def test_filters_of_get_protected_data(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 3")
+    owner = world.account("owner 3")
     mail = deployed.make_dataset(owner, '{"email":"string","age":"f64"}').lower()
     text = deployed.make_dataset(owner, '{"telegram_chatId":"string"}').lower()
     mine = {"owner": owner.address.lower()}
@@ -93,14 +93,14 @@ def test_filters_of_get_protected_data(world: IndexerWorld, deployed: DeployedCh
 
 
 def test_contacts(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 4")
+    owner = world.account("owner 4")
     mail, other = deployed.make_dataset(owner).lower(), deployed.make_dataset(owner, '{"x":"bool"}').lower()
     variables = {"requiredSchema": ["email:string"], "id": [mail, other], "start": 0, "range": 1000}
     assert world.data(CONTACTS, variables)["protectedDatas"] == [{"id": mail, "name": "contact"}]
 
 
 def test_legacy_query_with_inline_filters(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 5")
+    owner = world.account("owner 5")
     mail = deployed.make_dataset(owner).lower()
     query = """
     query ($requiredSchema: [String!]!, $start: Int!, $range: Int!) {
@@ -121,7 +121,7 @@ def test_legacy_query_with_inline_filters(world: IndexerWorld, deployed: Deploye
 
 
 def test_pages_and_order(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 6")
+    owner = world.account("owner 6")
     made = sorted(deployed.make_dataset(owner, name=f"n{n}").lower() for n in range(5))
     where = {"owner": owner.address.lower()}
     query = """query ($w: ProtectedData_filter, $s: Int, $f: Int, $d: OrderDirection) {
@@ -142,7 +142,7 @@ def test_pages_and_order(world: IndexerWorld, deployed: DeployedChain) -> None:
 
 
 def test_single_entities_and_meta(world: IndexerWorld, deployed: DeployedChain) -> None:
-    dataset = deployed.make_dataset(deployed.account("indexer owner 7"))
+    dataset = deployed.make_dataset(world.account("owner 7"))
     assert world.data(f'{{ protectedData(id: "{dataset}") {{ id }} }}')["protectedData"] == {"id": dataset.lower()}
     nobody = "0x" + "00" * 20
     assert world.data(f'{{ protectedData(id: "{nobody}") {{ id }} }}')["protectedData"] is None
@@ -152,7 +152,7 @@ def test_single_entities_and_meta(world: IndexerWorld, deployed: DeployedChain) 
 
 
 def test_ownership_follows_the_registry(world: IndexerWorld, deployed: DeployedChain) -> None:
-    first, second = deployed.account("indexer owner 8"), deployed.account("indexer owner 9")
+    first, second = world.account("owner 8"), world.account("owner 9")
     dataset = deployed.make_dataset(first)
     query = f'{{ protectedData(id: "{dataset}") {{ owner {{ id }} }} }}'
     assert world.data(query)["protectedData"]["owner"]["id"] == first.address.lower()
@@ -165,7 +165,7 @@ def test_ownership_follows_the_registry(world: IndexerWorld, deployed: DeployedC
 
 
 def test_a_schema_that_is_none_hurts_nobody(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 10")
+    owner = world.account("owner 10")
     odd = [deployed.make_dataset(owner, schema).lower() for schema in ("", "no json", "[1]", "{" * 100, '{"a":5}')]
     last = deployed.make_dataset(owner).lower()
     found = {each["id"]: each["schema"] for each in protected(world, {"owner": owner.address.lower()})}
@@ -173,7 +173,7 @@ def test_a_schema_that_is_none_hurts_nobody(world: IndexerWorld, deployed: Deplo
 
 
 def test_deals_and_tasks(world: IndexerWorld, deployed: DeployedChain) -> None:
-    bazaar = Bazaar(deployed, "indexer deals")
+    bazaar = Bazaar(deployed, f"indexer deals {world.database.dialect}")
     orders = bazaar.orders(volume=2)
     deal_id, _ = bazaar.match(orders)
     deployed.send(deployed.hub.initialize(deal_id, 0), bazaar.worker)
@@ -263,7 +263,7 @@ def test_introspection_works(world: IndexerWorld) -> None:
 
 
 def test_client(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 11")
+    owner = world.account("owner 11")
     dataset = deployed.make_dataset(owner, '{"a":{"b":"f64"},"c":"string"}')
     (found,) = world.client.protected_data(owner=owner.address)
     assert (found.address, found.owner, found.schema) == (dataset, owner.address, {"a": {"b": "f64"}, "c": "string"})
@@ -302,9 +302,9 @@ def test_restart_and_reorganisation(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_do_not_stop_the_indexer(world: IndexerWorld, deployed: DeployedChain) -> None:
-    owner = deployed.account("indexer owner 12")
+    owner = world.account("owner 12")
     call = deployed.dataprotector.create_dataset_with_schema(
-        owner.address, "MARK", "{}", b"https://example.org", Bytes32("0x" + "31" * 32)
+        owner.address, "MARK", "{}", b"https://example.org", deployed.salt()
     )
     broken = type(call)(call.to, call.data.replace(b"MARK", b"\xff\xfe\xfd\xfc"))
     deployed.send(broken, owner)

@@ -13,6 +13,8 @@ __all__ = ["deployed"]
 
 
 @pytest.fixture
-def world(deployed: DeployedChain, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MarketWorld]:
-    with MarketWorld(deployed, tmp_path, label=request.node.name).serving() as running:
+def world(
+    deployed: DeployedChain, tmp_path: Path, database_url: str, request: pytest.FixtureRequest
+) -> Iterator[MarketWorld]:
+    with MarketWorld(deployed, tmp_path, label=request.node.name, database_url=database_url).serving() as running:
         yield running

@@ -21,7 +21,14 @@ from cloister.services.sms.vault import SecretKind, SecretName
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    with World(tmp_path, database_url=database_url).serving() as running:
+        yield running
+
+
+@pytest.fixture
+def file_world(tmp_path: Path) -> Iterator[World]:
+    """On SQLite: for tests that edit rows or look into files."""
     with World(tmp_path).serving() as running:
         yield running
 
@@ -187,20 +194,20 @@ def test_tee_paths(world: World) -> None:
 
 
 @pytest.fixture
-def store(world: World) -> SecretStore:
-    store = SecretStore(world.database, load_local_kek(world.kek_path))
+def store(file_world: World) -> SecretStore:
+    store = SecretStore(file_world.database, load_local_kek(file_world.kek_path))
     store.start()
     return store
 
 
-def test_nothing_readable_lies_on_disk(world: World) -> None:
-    assert set_web3(world, "a very recognisable secret") == 204
-    for file in world.folder.iterdir():
+def test_nothing_readable_lies_on_disk(file_world: World) -> None:
+    assert set_web3(file_world, "a very recognisable secret") == 204
+    for file in file_world.folder.iterdir():
         assert b"a very recognisable secret" not in file.read_bytes()
 
 
-def tamper(world: World, statement: str) -> None:
-    with world.database.session_scope() as session:
+def tamper(file_world: World, statement: str) -> None:
+    with file_world.database.session_scope() as session:
         session.connection().exec_driver_sql(statement)
 
 
@@ -213,43 +220,43 @@ def tamper(world: World, statement: str) -> None:
         "UPDATE sms_secrets SET nonce = zeroblob(12)",
     ],
 )
-def test_changed_rows_do_not_open(world: World, store: SecretStore, statement: str) -> None:
-    assert set_web2(world, "POST", "value") == 204
-    name = SecretName(SecretKind.WEB2, world.requester.address, "token")
+def test_changed_rows_do_not_open(file_world: World, store: SecretStore, statement: str) -> None:
+    assert set_web2(file_world, "POST", "value") == 204
+    name = SecretName(SecretKind.WEB2, file_world.requester.address, "token")
     assert store.read(name) == b"value"
-    tamper(world, statement)
+    tamper(file_world, statement)
     with pytest.raises(LocalError):
         store.read(name)
 
 
-def test_a_row_moved_to_another_owner_does_not_open(world: World, store: SecretStore) -> None:
-    assert set_web2(world, "POST", "value") == 204
-    tamper(world, "UPDATE sms_secrets SET owner = '0x" + str(world.stranger.address)[2:] + "'")  # noqa: S608 - an address
+def test_a_row_moved_to_another_owner_does_not_open(file_world: World, store: SecretStore) -> None:
+    assert set_web2(file_world, "POST", "value") == 204
+    tamper(file_world, "UPDATE sms_secrets SET owner = '0x" + str(file_world.stranger.address)[2:] + "'")  # noqa: S608 - an address
     with pytest.raises(LocalError):
-        store.read(SecretName(SecretKind.WEB2, world.stranger.address, "token"))
+        store.read(SecretName(SecretKind.WEB2, file_world.stranger.address, "token"))
 
 
-def test_the_key_file_is_guarded(world: World, tmp_path: Path) -> None:
-    assert world.kek_path.stat().st_mode & 0o777 == 0o600
-    world.kek_path.chmod(0o640)
+def test_the_key_file_is_guarded(file_world: World, tmp_path: Path) -> None:
+    assert file_world.kek_path.stat().st_mode & 0o777 == 0o600
+    file_world.kek_path.chmod(0o640)
     with pytest.raises(LocalError, match="mode 0640"):
-        load_local_kek(world.kek_path)
+        load_local_kek(file_world.kek_path)
     link = tmp_path / "link"
-    link.symlink_to(world.kek_path)
+    link.symlink_to(file_world.kek_path)
     with pytest.raises(LocalError, match="cannot be read"):
         load_local_kek(link)
 
 
-def test_another_key_file_opens_nothing(world: World, tmp_path: Path) -> None:
-    assert set_web2(world, "POST", "value") == 204
+def test_another_key_file_opens_nothing(file_world: World, tmp_path: Path) -> None:
+    assert set_web2(file_world, "POST", "value") == 204
     other = tmp_path / "other"
     other.write_text("00" * 32)
     other.chmod(0o600)
     with pytest.raises(LocalError, match="does not open"):
-        SecretStore(world.database, load_local_kek(other)).start()
+        SecretStore(file_world.database, load_local_kek(other)).start()
 
 
-def test_keys_do_not_show_in_repr(world: World) -> None:
+def test_keys_do_not_show_in_repr(file_world: World) -> None:
     shown: Callable[[object], str] = repr
-    assert world.kek_path.read_text().strip() not in shown(load_local_kek(world.kek_path))
-    assert to_hex(world.teebroker.unprotected_raw())[2:] not in shown(world.settings)
+    assert file_world.kek_path.read_text().strip() not in shown(load_local_kek(file_world.kek_path))
+    assert to_hex(file_world.teebroker.unprotected_raw())[2:] not in shown(file_world.settings)

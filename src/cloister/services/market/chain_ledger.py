@@ -13,7 +13,6 @@ from cloister.chain.rpc import JsonRpc, Read, block_parameter, parse_quantity
 from cloister.errors import RemoteError, UnavailableError, VerificationError
 from cloister.protocol.codec import Address, Bytes32, parse_hex, to_hex
 from cloister.protocol.deals import Deal
-from cloister.protocol.eip712 import Domain
 from cloister.protocol.orders import Order, OrderKind
 from cloister.protocol.signatures import recover_address
 from cloister.services.market.coalescing import Coalescer, Request
@@ -28,9 +27,8 @@ _MAX_OWNERS = 10_000
 class ChainMarketLedger:
     """Reads of one hub and its registries. Safe to use from several threads."""
 
-    def __init__(self, rpc: JsonRpc, domain: Domain, hub: Address) -> None:
+    def __init__(self, rpc: JsonRpc, hub: Address) -> None:
         self._rpc = rpc
-        self._domain = domain
         self._reads = HubReads(hub)
         self._together = Coalescer(rpc.try_batch)
         self._registries: dict[OrderKind, RegistryReads] = {}
