@@ -163,7 +163,8 @@ class SmsClient:
     def open_session(self, call: SessionCall) -> SessionAnswer:
         """Open a session; the answer's release is readable by the enclave only.
 
-        Raises: VerificationError, PolicyRejected or Denied, whose ``code`` names what was not in order.
+        Raises: Denied or NotFound, whose ``code`` names the check that failed; UnavailableError when the chain is
+        behind: ask for a new nonce and try again.
         """
         return parse_session_answer(self._http.json("POST", "/enclave/v1/sessions", body=call.to_json()))
 
