@@ -1,7 +1,7 @@
 """A worker daemon of its own process, which kills itself (-9) once at a named moment.
 
 Started as ``python -m tests.worker.driver SETTINGS.json``. Moments: ``before:STEP`` and ``after:STEP`` of a journal write,
-``started`` and ``session`` of the enclave, ``before:drop``.
+``started`` and ``session`` of the enclave, ``before:drop``. ``hang:MOMENT`` sleeps there instead.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Reaper:
     def __call__(self, moment: str) -> None:
         with (self._folder / "moments").open("a") as file:
             file.write(moment + "\n")
+        if self._moment == f"hang:{moment}":
+            time.sleep(60)
         killed = self._folder / "killed"
         if moment == self._moment and not killed.exists():
             killed.touch()

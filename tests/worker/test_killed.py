@@ -127,3 +127,17 @@ def test_a_dead_workers_task_goes_to_another(deployed: DeployedChain, tmp_path: 
         until(lambda: client.task(task_id).status == "COMPLETED")
         statuses = {r.worker: r.status for r in client.task(task_id).replicates}
         assert statuses[world.workers[0].address] == "WORKER_LOST"
+
+
+def test_a_worker_told_to_stop_gives_its_task_back(world: World) -> None:
+    with world.scheduler() as client:
+        deal_id = world.match(dataset=False)
+        task_id = next(iter(world.chain.hub.deal(deal_id, block="latest").task_ids(deal_id)))
+        with worker_process(world, 0, moment="hang:session") as process:
+            until(lambda: (folder_of(world) / "moments").exists() and moments(world)["session"] == 1)
+            process.terminate()
+            assert process.wait(20) == 0
+        assert moments(world)["after:drop"] == 1
+        assert client.task(task_id).cause == "WORKER_STOPPED: the worker was told to stop"
+        with worker_process(world, 1):
+            until(lambda: world.status(task_id) is TaskStatus.COMPLETED, seconds=10)

@@ -110,6 +110,8 @@ class Execution:
             self._carry()
         except CalledOff:
             log.info("task %s: stopped at step %s", self.lease.task_id, self._entry.step)
+            if self._entry.step is Step.LEASED:
+                self._give_back()
         except TaskFailed as failure:
             log.warning("task %s: %s: %s", self.lease.task_id, failure.cause, failure.message)
             self._end(Outcome(failure.status, cause=failure.cause, message=failure.message[:500]))
@@ -336,6 +338,16 @@ class Execution:
             raise
         except CloisterError as error:  # logs are a courtesy: the result must not wait for them
             log.warning("task %s: logs were not kept: %s", self.lease.task_id, error.message)
+
+    def _give_back(self) -> None:
+        """Free the task for other workers at a stop; when nobody hears it, the journal keeps it for our next start."""
+        outcome = Outcome(ReplicateStatus.ABORTED, cause="WORKER_STOPPED", message="the worker was told to stop")
+        try:
+            self._platform.scheduler.report(self.lease.lease_id, outcome)
+        except CloisterError as error:
+            log.info("task %s: not given back: %s", self.lease.task_id, error.message)
+            return
+        self._forget()
 
     def abandon(self) -> None:
         """Give the lease back after errors that did not pass."""
