@@ -22,14 +22,14 @@ $(STAMP): requirements/dev.txt pyproject.toml hatch_build.py $(wildcard contract
 	@"$(PYTHON)" deploy/preflight.py --before
 	@test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing the locked packages into $(VENV) (a minute or two the first time)"
-	@$(PY) -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
+	@$(PY) -m pip install --quiet --quiet --require-hashes --no-deps -r requirements/dev.txt
 	@echo "building the contracts and the package"
-	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(TOOLS): package.json package-lock.json
 	@echo "installing the local chain"
-	@npm ci --ignore-scripts --no-audit --no-fund --silent
+	@npm install --no-save --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 demo: setup ## Run the whole story: protect, grant, run in an enclave, pay, open, revoke
