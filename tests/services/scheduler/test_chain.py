@@ -53,7 +53,9 @@ def test_from_match_to_completed(world: World) -> None:
         assert [words[0], *words[-2:]] == ["RECEIVED", "FINALIZED", "COMPLETED"]
         assert {"INITIALIZED", "RUNNING"} <= set(words)
         (replicate,) = view.replicates
-        assert (replicate.worker, replicate.status) == (world.workers[0].address, "CONTRIBUTE_AND_FINALIZE_DONE")
+        assert replicate.worker == world.workers[0].address
+        # The chain may show the contribution before its worker reports it.
+        assert replicate.status in ("CONTRIBUTE_AND_FINALIZE_DONE", "COMPLETED")
 
         (entry,) = client.logs(lease.task_id, world.bazaar.requester)
         assert (len(entry.stdout), entry.stderr) == (100_000, "err")

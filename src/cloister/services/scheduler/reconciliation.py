@@ -48,6 +48,8 @@ def reconcile(database: Database, observed: Observed, *, now: float, lease_secon
         task = lock_task(session, observed.task_id)
         if task is None or task.phase == Phase.GONE:
             return False
+        if observed.task.exists and not task.initialized:
+            _note_initialized(session, task, now)
         before = (task.phase, task.initialized, task.live, task.wanted)
         match observed.task.status:
             case TaskStatus.UNSET:
@@ -89,6 +91,14 @@ def _unset(session: Session, task: Row[Any], now: float, lease_seconds: float) -
         set_status(session, task, PublicTaskStatus.RECEIVED, now, "the chain went back")
 
 
+def _note_initialized(session: Session, task: Row[Any], now: float) -> None:
+    """Put it in the history, also when the same look shows more; a task that is leased already stays RUNNING."""
+    if task.status in (PublicTaskStatus.RECEIVED, PublicTaskStatus.INITIALIZING, PublicTaskStatus.INITIALIZE_FAILED):
+        set_status(session, task, PublicTaskStatus.INITIALIZED, now)
+    else:
+        add_line(session, task.task_id, None, PublicTaskStatus.INITIALIZED, now)
+
+
 def _active(session: Session, task: Row[Any], observed: Observed, now: float, lease_seconds: float) -> None:
     reopened = task.phase == Phase.REVEALING
     _write(
@@ -104,10 +114,6 @@ def _active(session: Session, task: Row[Any], observed: Observed, now: float, le
     )
     if reopened:
         set_status(session, task, PublicTaskStatus.REOPENED, now)
-    elif task.status in (PublicTaskStatus.RECEIVED, PublicTaskStatus.INITIALIZING, PublicTaskStatus.INITIALIZE_FAILED):
-        set_status(session, task, PublicTaskStatus.INITIALIZED, now)
-    elif not task.initialized:
-        add_line(session, task.task_id, None, PublicTaskStatus.INITIALIZED, now)
     _stand(session, task, observed)
     standing = tuple(worker for worker, c in observed.contributions.items() if c.status is not ContributionStatus.UNSET)
     _retract(session, task, standing, now, lease_seconds)
