@@ -347,14 +347,15 @@ def test_stale_future_or_rolled_back_chain_is_refused(world: World) -> None:
         status, body, _, _ = world.run()
         return status, body.get("code", "")
 
+    world.ledger.block = Head(125, START)
     assert outcome()[0] == 200
-    world.ledger.block = Head(101, START - 121)
+    world.ledger.block = Head(126, START - 121)
     assert outcome() == (503, "chain-behind")
-    world.ledger.block = Head(101, START + 121)
+    world.ledger.block = Head(126, START + 121)
     assert outcome() == (503, "chain-ahead")
-    world.ledger.block = Head(91, START)
-    assert outcome() == (503, "chain-went-back")
     world.ledger.block = Head(92, START)
+    assert outcome() == (503, "chain-went-back")
+    world.ledger.block = Head(93, START)
     assert outcome()[0] == 200
     world.ledger.down = True
     assert world.run()[0] == 503

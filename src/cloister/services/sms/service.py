@@ -144,7 +144,7 @@ class SecretService:
             case SecretKind.DATASET | SecretKind.APP:
                 settings = self._settings
                 head = check_recent(self._ledger.head(), now=int(self._clock()), max_age=settings.max_head_age)
-                self._sessions.advance_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
+                self._sessions.check_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
                 return self._ledger.owner_of(name.owner, block=head.number)
 
     def _check_value(self, name: SecretName, value: bytes) -> HpkePublicKey | None:

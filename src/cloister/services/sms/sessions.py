@@ -28,6 +28,7 @@ from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, appraise
 from cloister.errors import (
     CloisterError,
+    Conflict,
     DecodeError,
     LocalError,
     PolicyRejected,
@@ -126,6 +127,8 @@ class SessionService:
         head = self._block()
         trail.note(block=head.number)
         task, deal = self._verify_task(call, head, trail)
+        # Only now: a stranger must not make the SMS remember blocks of an idle local chain, which a crash takes back.
+        self._remember(head)
         app, dataset, matched = self._ledger.grounds(task.deal_id, deal, call.match_transaction, block=head.number)
         self._verify_app(app, request)
         appraisal = self._appraise(request)
@@ -170,8 +173,15 @@ class SessionService:
     def _block(self) -> Head:
         settings = self._settings
         head = check_recent(self._ledger.head(), now=int(self._clock()), max_age=settings.max_head_age)
-        self._store.advance_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
+        self._store.check_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
         return head
+
+    def _remember(self, head: Head) -> None:
+        try:
+            self._store.advance_head(self._settings.chain_id, head.number)
+        except Conflict:
+            # Two first sessions at once: the other one wrote the row, and the next session raises it.
+            log.debug("the first head was written twice")
 
     def _verify_task(self, call: SessionCall, head: Head, trail: _Trail) -> tuple[Task, Deal]:
         """Steps 4 and 5. An unknown task and a wrong authorization read the same from outside."""

@@ -28,7 +28,7 @@ class SmsSettings:
     collateral: Collateral = field(default_factory=Collateral)
     nonce_lifetime: int = 300
     max_head_age: int = 120
-    max_rollback: int = 8
+    max_rollback: int = 32
     max_result_bytes: int = 50 * 1024 * 1024
 
     def __post_init__(self) -> None:

@@ -330,27 +330,32 @@ class SessionStore:
             )
             return changed == 1
 
-    def advance_head(self, chain_id: int, number: int, *, max_rollback: int) -> None:
-        """Remember the highest block seen.
+    def check_head(self, chain_id: int, number: int, *, max_rollback: int) -> None:
+        """Refuse a chain that is more than ``max_rollback`` blocks behind what a session saw before (abuse 52).
 
-        Raises: UnavailableError when the chain is more than ``max_rollback`` blocks behind what was seen before
-        (abuse 52).
+        Raises: UnavailableError.
         """
-        with self._database.session_scope() as session:
+        with self._database.read_scope() as session:
             seen = session.execute(select(HEADS.c.number).where(HEADS.c.chain_id == chain_id)).scalar()
-            if seen is None:
+        if seen is not None and number < seen - max_rollback:
+            raise UnavailableError(
+                f"the chain went back from block {seen} to {number}",
+                hint="wait until the node has caught up",
+                code="chain-went-back",
+            )
+
+    def advance_head(self, chain_id: int, number: int) -> None:
+        """Remember the highest block that a session rested on."""
+        with self._database.session_scope() as session:
+            changed = _changed(
+                session,
+                update(HEADS).where(HEADS.c.chain_id == chain_id, HEADS.c.number < number).values(number=number),
+            )
+            if (
+                changed == 0
+                and session.execute(select(HEADS.c.number).where(HEADS.c.chain_id == chain_id)).first() is None
+            ):
                 session.execute(insert(HEADS).values(chain_id=chain_id, number=number))
-                return
-            if number < seen - max_rollback:
-                raise UnavailableError(
-                    f"the chain went back from block {seen} to {number}",
-                    hint="wait until the node has caught up",
-                    code="chain-went-back",
-                )
-            if number > seen:
-                session.execute(
-                    update(HEADS).where(HEADS.c.chain_id == chain_id, HEADS.c.number < number).values(number=number)
-                )
 
     def put_policy(self, digest: Bytes32, body: str, *, now: int) -> None:
         """Store a policy under its own hash; the same policy again changes nothing."""
