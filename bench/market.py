@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.chain import CHAIN_ID, account, deploy_contracts, free_port, running_chain, wait_for_port
 from bench.rows import Row
 from cloister.chain.calls import Call
 from cloister.chain.contracts import Registry
@@ -27,8 +28,6 @@ from cloister.chain.events import EventReader
 from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
-from cloister.network.anvil import find_anvil
-from cloister.network.deployment import deploy
 from cloister.protocol import authorization
 from cloister.protocol.codec import Address, Bytes32, keccak256
 from cloister.protocol.eip712 import hub_domain
@@ -41,7 +40,6 @@ from cloister.services.market.chain_ledger import ChainMarketLedger
 from cloister.services.market.part import MarketSettings, build_market_part
 from cloister.services.market.watcher import WATCHED
 
-CHAIN_ID = 421614
 WALLETS = 40
 ORDERS_EACH = 40
 CLIENTS = 16
@@ -50,21 +48,15 @@ BUDGET = 300.0
 
 def measure() -> list[Row]:
     """Publish ``WALLETS`` x ``ORDERS_EACH`` orders from ``CLIENTS`` connections, then list and page them."""
-    with tempfile.TemporaryDirectory(prefix="cloister-bench-") as folder:
-        node = _start_chain()
-        try:
-            return _measure(Path(folder), f"http://127.0.0.1:{node[1]}")
-        finally:
-            node[0].kill()
-            node[0].wait()
+    with tempfile.TemporaryDirectory(prefix="cloister-bench-") as folder, running_chain() as url:
+        return _measure(Path(folder), url)
 
 
 def _measure(folder: Path, rpc_url: str) -> list[Row]:
     rpc = JsonRpc(rpc_url)
-    deployer = _account(rpc, "deployer")
-    deployment = deploy(rpc, TransactionSender(rpc, deployer, Journal(folder / "deployer.sqlite")))
+    deployment = deploy_contracts(rpc, folder)
     domain = hub_domain(CHAIN_ID, deployment.hub)
-    wallets = [_account(rpc, f"wallet {n}") for n in range(WALLETS)]
+    wallets = [account(rpc, f"wallet {n}") for n in range(WALLETS)]
     registry = Registry(rpc, deployment.app_registry)
     apps = _make_apps(rpc, registry, wallets, folder)
     orders = [
@@ -73,17 +65,16 @@ def _measure(folder: Path, rpc_url: str) -> list[Row]:
         for n in range(ORDERS_EACH)
     ]
     settings = {
-        "chain_id": CHAIN_ID,
         "hub": deployment.hub,
         "app_registry": deployment.app_registry,
         "dataset_registry": deployment.dataset_registry,
         "workerpool_registry": deployment.workerpool_registry,
     }
     arguments = json.dumps({"settings": settings, "rpc": rpc_url, "block": deployment.block, "folder": str(folder)})
-    port = _free_port()
+    port = free_port()
     server = subprocess.Popen([sys.executable, "-m", "bench.market", str(port), arguments], stdout=subprocess.PIPE)
     try:
-        _wait_for(port)
+        wait_for_port(port)
         seconds = _publish_all(port, orders)
         listing = _list_all(port, apps)
     finally:
@@ -165,48 +156,15 @@ def _make_apps(rpc: JsonRpc, registry: Registry, wallets: list[PrivateKey], fold
     return made
 
 
-def _account(rpc: JsonRpc, name: str) -> PrivateKey:
-    key = PrivateKey(keccak256(f"bench {name}".encode()))
-    rpc.call("anvil_setBalance", key.address, hex(10**21))
-    return key
-
-
 def _word(text: str) -> Bytes32:
     return Bytes32.from_raw(keccak256(text.encode()))
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _start_chain() -> tuple[subprocess.Popen[bytes], int]:
-    port = _free_port()
-    command = [str(find_anvil()), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID), "--silent"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    _wait_for(port)
-    return process, port
-
-
-def _wait_for(port: int) -> None:
-    import socket
-
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise RuntimeError(f"nothing answers on port {port}")
 
 
 def serve_market(port: int, given: dict[str, Any]) -> None:
     """Serve a market until told to stop, on one core; then tell what it cost."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
-    settings = MarketSettings(**{k: v if k == "chain_id" else Address(v) for k, v in given["settings"].items()})
+    contracts = {name: Address(text) for name, text in given["settings"].items()}
+    settings = MarketSettings(CHAIN_ID, **contracts)
     addresses = (settings.hub, settings.app_registry, settings.dataset_registry, settings.workerpool_registry)
     part = build_market_part(
         settings,
