@@ -99,6 +99,8 @@ class Access:
             if parse_nrlc(price) != 0:
                 raise InputError(f"bulk access is free, but the price is {price}", hint="price=0 with allow_bulk")
             accesses = INFINITE_VOLUME
+        if not 1 <= accesses <= INFINITE_VOLUME:
+            raise InputError(f"accesses must be 1 to {INFINITE_VOLUME}, not {accesses}", hint="for example accesses=10")
         self._check_owner(dataset)
         self._check_app(app_address)
         policy = self._policy(valid_from, until, purposes, enclaves)

@@ -84,8 +84,11 @@ class IApps:
         Raises:
             NotFound: no such app.
             Denied: the wallet does not own it.
+            InputError: a value is out of range.
         """
         connection = self._connection
+        if not 1 <= uses <= INFINITE_VOLUME:
+            raise InputError(f"uses must be 1 to {INFINITE_VOLUME}, not {uses}", hint="for example uses=100")
         shown = self.show(app)
         if shown.owner != connection.address:
             raise Denied(

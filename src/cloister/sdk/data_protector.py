@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloister.errors import NotFound
+from cloister.errors import Denied, NotFound
 from cloister.protocol.codec import ZERO_ADDRESS, Address
 from cloister.protocol.units import parse_nrlc
 from cloister.sdk.access import Access, Grant, When
@@ -102,8 +102,11 @@ class DataProtector:
         """Give the data to another owner; grants of the former owner are void from then on. Returns the transaction's hash."""
         connection = self.connection
         address = _address(protected_data)
-        if connection.datasets.owner_of_entry(address, block="latest") is None:
+        owner = connection.datasets.owner_of_entry(address, block="latest")
+        if owner is None:
             raise NotFound(f"no protected data at {address}", hint="check the address, and the network")
+        if owner != connection.address:
+            raise Denied(f"{address} belongs to {owner}, not to {connection.address}", hint="use its owner's wallet")
         call = connection.datasets.transfer(connection.address, Address(new_owner), address)
         return connection.sender.send(call, intent=connection.sender.fresh_intent(f"transfer:{address}")).transaction
 

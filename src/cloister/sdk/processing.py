@@ -22,6 +22,7 @@ from cloister.sdk.results import Result
 from cloister.sdk.tasks import Tasks
 
 if TYPE_CHECKING:
+    from cloister.clients.market import OrderRecord
     from cloister.sdk.receipts import ResultReceipt
 
 RESULT_KEY_SECRET = "cloister-result-encryption-public-key"  # noqa: S105  (a name, not a secret)
@@ -123,7 +124,7 @@ class Processing:
         )
         cheapest: int | None = None
         for record in records:
-            if not isinstance(record.order, AppOrder):
+            if not isinstance(record.order, AppOrder) or self._is_used_up(record):
                 continue
             if record.order.appprice <= request.app_max_price:
                 return record.order
@@ -158,8 +159,8 @@ class Processing:
             ):
                 if not isinstance(record.order, DatasetOrder):
                     continue
-                if connection.hub.is_closed(record.order_hash, block="latest"):
-                    revoked = True
+                if self._is_used_up(record):
+                    revoked = revoked or connection.hub.is_closed(record.order_hash, block="latest")
                     continue
                 if record.order.datasetprice <= request.data_max_price:
                     return record.order
@@ -189,7 +190,7 @@ class Processing:
             category=request.category,
             min_trust=request.trust or None,
         ):
-            if not isinstance(record.order, WorkerpoolOrder):
+            if not isinstance(record.order, WorkerpoolOrder) or self._is_used_up(record):
                 continue
             if record.order.workerpoolprice <= request.workerpool_max_price:
                 return record.order
@@ -205,6 +206,12 @@ class Processing:
             f"no workerpool offers category {request.category} with trust {request.trust}",
             hint="is the network up? cloister status",
         )
+
+    def _is_used_up(self, record: OrderRecord) -> bool:
+        """Whether the chain has nothing left of an order: closed, or matched as often as it may be. The market follows a
+        little later.
+        """
+        return self._connection.hub.consumed(record.order_hash, block="latest") >= record.order.volume
 
     # --- the request ---
 
