@@ -86,7 +86,12 @@ class Address(str):
     def __new__(cls, value: str) -> Self:
         if type(value) is cls:
             return value
-        return super().__new__(cls, _checksummed(parse_hex(value, length=20).hex()))
+        try:
+            raw = parse_hex(value, length=20)
+        except DecodeError as error:
+            error.hint = "an address is 0x and 40 hex digits"
+            raise
+        return super().__new__(cls, _checksummed(raw.hex()))
 
     @classmethod
     def from_raw(cls, raw: bytes) -> Self:
@@ -118,7 +123,12 @@ class Bytes32(str):
     def __new__(cls, value: str) -> Self:
         if type(value) is cls:
             return value
-        return super().__new__(cls, to_hex(parse_hex(value, length=32)))
+        try:
+            raw = parse_hex(value, length=32)
+        except DecodeError as error:
+            error.hint = "a hash or an id is 0x and 64 hex digits"
+            raise
+        return super().__new__(cls, to_hex(raw))
 
     @classmethod
     def from_raw(cls, raw: bytes) -> Self:
