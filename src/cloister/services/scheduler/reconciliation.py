@@ -95,6 +95,8 @@ def _note_initialized(session: Session, task: Row[Any], now: float) -> None:
     """Put it in the history, also when the same look shows more; a task that is leased already stays RUNNING."""
     if task.status in (PublicTaskStatus.RECEIVED, PublicTaskStatus.INITIALIZING, PublicTaskStatus.INITIALIZE_FAILED):
         set_status(session, task, PublicTaskStatus.INITIALIZED, now)
+        if task.live:  # it was leased while its first transaction was under way, and INITIALIZING took the word away
+            set_status(session, task, PublicTaskStatus.RUNNING, now)
     else:
         add_line(session, task.task_id, None, PublicTaskStatus.INITIALIZED, now)
 

@@ -128,7 +128,10 @@ class Views:
                 .order_by(leases.c.created_at)
             ).all()
         if not rows:
-            raise NotFound(f"task {task_id} has no logs yet")
+            raise NotFound(
+                f"task {task_id} has no logs yet",
+                hint="an app leaves none when it had protected data or a secret, or when its result is encrypted",
+            )
         # A worker that tried twice shows its last try.
         latest = {row.worker: row for row in rows}
         return {
