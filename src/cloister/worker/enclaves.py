@@ -62,11 +62,13 @@ class Enclaves:
             process.kill()
 
     def _refill(self) -> None:
+        process: EnclaveProcess | None = None
         try:
-            process: EnclaveProcess | None = self._runtime.launch(self._spec)
+            process = self._runtime.launch(self._spec)
         except CloisterError as error:
             log.warning("no enclave could be kept warm: %s", error.message)
-            process = None
+        except Exception:
+            log.exception("no enclave could be kept warm")
         with self._lock:
             self._filling = False
             if process is not None and not self._closed and self._waiting is None:

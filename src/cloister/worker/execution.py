@@ -7,14 +7,13 @@ computed again, what was contributed is never contributed again.
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from cloister.chain.contracts import Call, ContributionAndResult, Hub
@@ -24,14 +23,14 @@ from cloister.clients.scheduler import Lease, Outcome, ReplicateStatus, WorkerCa
 from cloister.clients.sms import SmsClient
 from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
-from cloister.protocol.orders import DatasetOrder, OrderKind, parse_order
 from cloister.protocol.params import parse_params
 from cloister.protocol.results import build_results_location, result_hash, result_seal
-from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionCall, SessionRequest
-from cloister.protocol.tasks import ContributionStatus, Task, TaskStatus
+from cloister.protocol.tasks import Contribution, ContributionStatus, Task, TaskStatus
 from cloister.storage.content import ContentStore
+from cloister.worker.clock import ChainClock
 from cloister.worker.enclaves import Enclaves
 from cloister.worker.fetching import ContentFetcher
+from cloister.worker.hosting import RESULT_FILE, HostServices, make_folder, write_durably
 from cloister.worker.journal import Entry, Journal, SealedResult, Step, advance
 from cloister.worker.patience import CalledOff, Patience
 from cloister.worker.relay import EnclaveFailed, RelayOutcome, RelayTask, run_relay
@@ -39,11 +38,11 @@ from cloister.worker.settings import WorkerSettings
 
 log = logging.getLogger("cloister.worker")
 
-RESULT_FILE = "result.sealed"
+LOGS_FILE = "logs.json"
 PIECE = 1 << 20
-ACTIVE_POLL = 0.03
 MAX_BEAT = 8.0
-TRANSIENT = frozenset({"ENCLAVE_DIED", "ENCLAVE_CHANNEL_BROKEN", "SANDBOX_FAILED", "unavailable"})
+CHAIN_POLL_CAP = 2.0
+TRANSIENT = frozenset({"ENCLAVE_DIED", "ENCLAVE_CHANNEL_BROKEN", "SANDBOX_FAILED"})
 """Causes of a failed enclave that may not be there a second time."""
 
 
@@ -79,18 +78,15 @@ class TaskFailed(RemoteError):  # a name of the protocol: the task failed here
 
 
 class Execution:
-    """Carries one journal entry to its end.
+    """Carries one journal entry to its end, in one thread; ``stop`` and ``halt`` come from another."""
 
-    ``off`` set: end the enclave, but let a result that is made reach the chain. ``halt`` set: stop at once; the journal
-    has the rest.
-    """
-
-    def __init__(self, platform: Platform, entry: Entry, *, off: threading.Event, halt: threading.Event) -> None:
+    def __init__(self, platform: Platform, entry: Entry, clock: ChainClock) -> None:
         self._platform = platform
         self._entry = entry
-        self._off = off
-        self._halt = halt
-        self._aborted = threading.Event()
+        self._clock = clock
+        self._off = threading.Event()  # nobody wants a result that is not made yet
+        self._halt = threading.Event()  # stop at once
+        self._aborted = False
         self._status = ReplicateStatus.STARTED
         self._folder = platform.settings.state_folder / "tasks" / entry.lease.lease_id
 
@@ -98,6 +94,22 @@ class Execution:
     def lease(self) -> Lease:
         """The lease."""
         return self._entry.lease
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing is left to do but to wait for others. Such a task must not keep the worker from working:
+        workers that wait for each other with all their slots taken would wait until the deadlines.
+        """
+        return self._entry.step in (Step.CONTRIBUTED, Step.REVEALED, Step.REPORTING)
+
+    def stop(self) -> None:
+        """End the enclave and give the task back, but let a result that is made reach the chain."""
+        self._off.set()
+
+    def halt(self) -> None:
+        """Come to an end wherever it stands; the journal has the rest."""
+        self._off.set()
+        self._halt.set()
 
     def run(self) -> None:
         """Go on from where the journal stands. Returns when the task is done, given back, or called off."""
@@ -107,53 +119,107 @@ class Execution:
         )
         beats.start()
         try:
-            self._carry()
+            self._persist()
         except CalledOff:
             log.info("task %s: stopped at step %s", self.lease.task_id, self._entry.step)
-            if self._entry.step is Step.LEASED:
-                self._give_back()
-        except TaskFailed as failure:
-            log.warning("task %s: %s: %s", self.lease.task_id, failure.cause, failure.message)
-            self._end(Outcome(failure.status, cause=failure.cause, message=failure.message[:500]))
         finally:
             beats_end.set()
             beats.join(timeout=5)
 
+    def _persist(self) -> None:
+        """Carry on through errors that may pass; what is made is given up only when its time is over."""
+        turn = 0
+        while True:
+            try:
+                self._carry()
+            except CalledOff:
+                self._called_off()
+                return
+            except TaskFailed as failure:
+                log.warning("task %s: %s: %s", self.lease.task_id, failure.cause, failure.message)
+                self._end(Outcome(failure.status, cause=failure.cause, message=failure.message[:500]))
+                return
+            except CloisterError as error:
+                log.warning("task %s: try %s waits after: %s", self.lease.task_id, turn + 1, error.message)
+                if self._gives_up(error, turn):
+                    return
+            except Exception as error:
+                log.exception("task %s: try %s waits after an error of our own", self.lease.task_id, turn + 1)
+                if self._gives_up(error, turn):
+                    return
+            else:
+                return
+            settings = self._platform.settings
+            if self._call_off().wait(min(settings.retry_cap, settings.retry_seconds * 2 ** min(turn, 20))):
+                self._called_off()
+                return
+            turn += 1
+
+    def _gives_up(self, error: Exception, turn: int) -> bool:
+        """Give the task back when an error did not pass. True when that was done."""
+        if turn < self._platform.settings.platform_retries or not self._is_hopeless(error):
+            return False
+        message = error.message if isinstance(error, CloisterError) else "the worker could not go on"
+        self._end(Outcome(ReplicateStatus.FAILED, cause="WORKER_FAILED", message=message[:500]))
+        return True
+
+    def _is_hopeless(self, error: Exception) -> bool:
+        """Whether to give up. A full disk or a chain that is away costs a made result nothing but time."""
+        made = self._entry.step is not Step.LEASED
+        return not (made and isinstance(error, UnavailableError)) or self._seconds_left(final=True) <= 0
+
+    def _called_off(self) -> None:
+        log.info("task %s: called off at step %s", self.lease.task_id, self._entry.step)
+        if self._entry.step is not Step.LEASED or self._halt.is_set():
+            return
+        if self._aborted:
+            self._end(Outcome(ReplicateStatus.ABORTED, cause="ABORTED_BY_SCHEDULER", message="the task was called off"))
+        else:
+            self._give_back()
+
     def _carry(self) -> None:
-        if self._entry.step is Step.LEASED:
-            self._compute()
-        if self._entry.step is Step.SEALED:
-            self._upload()
-        if self._entry.step is Step.UPLOADED:
-            self._contribute()
-        if self._entry.step is Step.CONTRIBUTED:
-            self._reveal()
-        if self._entry.step in (Step.REVEALED, Step.REPORTING):
-            self._report()
+        while True:
+            match self._entry.step:
+                case Step.LEASED:
+                    self._compute()
+                case Step.SEALED:
+                    self._upload()
+                case Step.UPLOADED:
+                    self._contribute()
+                case Step.CONTRIBUTED:
+                    self._reveal()
+                case Step.REVEALED | Step.REPORTING:
+                    self._report()
+                    return
 
     # --- the steps ---
 
     def _compute(self) -> None:
         """Run the enclave until a sealed result is on disk."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._folder)
         turn = 0
         while True:
             try:
                 outcome = self._run_enclave()
                 break
             except EnclaveFailed as failure:
-                self._check_off()
+                if self._off.is_set():
+                    raise CalledOff("the task was called off") from failure
                 if failure.cause not in TRANSIENT or turn >= self._platform.settings.platform_retries:
                     raise TaskFailed(_failure_status(failure.cause), failure.cause, failure.message) from failure
                 log.warning("task %s: the enclave failed (%s); trying again", self.lease.task_id, failure.message)
+            except CalledOff:
+                raise
             except UnavailableError as error:
                 if turn >= self._platform.settings.platform_retries:
-                    raise TaskFailed(ReplicateStatus.START_FAILED, error.code, error.message) from error
+                    raise TaskFailed(ReplicateStatus.START_FAILED, _cause(error), error.message) from error
+            except CloisterError as error:
+                raise TaskFailed(ReplicateStatus.COMPUTE_FAILED, _cause(error), error.message) from error
             self._patience().pause(turn)
             turn += 1
         self._status = ReplicateStatus.COMPUTED
         if outcome.logs is not None:
-            self._tell_logs(outcome.logs.get("stdout", ""), outcome.logs.get("stderr", ""))
+            write_durably(self._folder / LOGS_FILE, [json.dumps(dict(outcome.logs)).encode()])
         callback = not self.lease.callback.is_zero
         sealed = SealedResult(
             file=None if callback else RESULT_FILE,
@@ -167,32 +233,50 @@ class Execution:
         self._put(advance(self._entry, Step.SEALED, sealed=sealed))
 
     def _run_enclave(self) -> RelayOutcome:
-        services = _Services(self._platform, self.lease, self._folder, self._patience, self._heard)
-        task = RelayTask(
-            task_id=self.lease.task_id,
-            worker=self._platform.worker,
-            chain_id=self.lease.chain_id,
-            hub=self.lease.hub,
-            sms=self._patience().retry(self._platform.sms.identity),
-            app_location=self.lease.app.multiaddr,
-            app_checksum=self.lease.app.checksum,
-            deadline=int(time.time() + self._seconds_left()),
-            dataset_location=None if self.lease.dataset is None else self.lease.dataset.multiaddr,
-            input_files=parse_params(self.lease.params, allow_unknown=True).iexec_input_files,
-            max_result_bytes=self._platform.settings.max_result,
+        platform, lease = self._platform, self.lease
+        services = HostServices(
+            lease=lease,
+            folder=self._folder,
+            scheduler=platform.scheduler,
+            sms=platform.sms,
+            hub=platform.hub,
+            fetcher=platform.fetcher,
+            patience=self._patience,
+            heard=self._heard,
         )
-        process = self._platform.enclaves.take()
-        return run_relay(process, task, services, aborted=self._is_unwanted)
+        task = RelayTask(
+            task_id=lease.task_id,
+            worker=platform.worker,
+            chain_id=lease.chain_id,
+            hub=lease.hub,
+            sms=self._patience().retry(platform.sms.identity),
+            app_location=lease.app.multiaddr,
+            app_checksum=lease.app.checksum,
+            deadline=lease.contribution_deadline,
+            dataset_location=None if lease.dataset is None else lease.dataset.multiaddr,
+            input_files=parse_params(lease.params, allow_unknown=True).iexec_input_files,
+            max_result_bytes=platform.settings.max_result,
+        )
+        process = platform.enclaves.take()
+        return run_relay(process, task, services, aborted=self._off.is_set, clock=self._clock.now)
 
     def _upload(self) -> None:
         """Store the sealed result where the requester will fetch it, before the chain says that it is there."""
         sealed = self._sealed()
         self._status = ReplicateStatus.RESULT_UPLOADING
+        self._tell_logs()
         if sealed.file is None:
             results = build_results_location("ethereum", str(self.lease.callback))
         else:
             path = self._folder / sealed.file
-            stored = self._patience().retry(lambda: self._platform.store.put(_pieces(path)))
+            if not path.is_file():
+                raise TaskFailed(ReplicateStatus.RESULT_UPLOAD_FAILED, "RESULT_LOST", "the sealed result is gone")
+            try:
+                stored = self._patience().retry(lambda: self._platform.store.put(_pieces(path)))
+            except (CalledOff, UnavailableError):
+                raise
+            except CloisterError as error:
+                raise TaskFailed(ReplicateStatus.RESULT_UPLOAD_FAILED, _cause(error), error.message) from error
             results = build_results_location("ipfs", f"/ipfs/{stored.cid}")
         self._status = ReplicateStatus.RESULT_UPLOADED
         self._put(advance(self._entry, Step.UPLOADED, results=results.decode()))
@@ -201,24 +285,34 @@ class Execution:
         """Send the contribution; it is mined when this returns, or was by somebody's earlier try of ours."""
         alone = self.lease.trust <= 1
         self._status = ReplicateStatus.CONTRIBUTE_AND_FINALIZE_ONGOING if alone else ReplicateStatus.CONTRIBUTING
+        call = self._contribution(alone=alone)
         transaction: Bytes32 | None = None
+        poor = 0
         while True:
             intent = f"contribute:{self.lease.task_id}:{self._sealed().result_digest}:{self._entry.attempt}"
-            send = partial(self._platform.sender.send, self._contribution(alone=alone), intent=intent)
             try:
-                transaction = self._patience().retry(send).transaction
+                transaction = self._send(call, intent)
                 break
             except CalledOff:
                 raise
             except (TransactionReverted, Conflict) as error:
                 if self._stands_already():
                     break
+                if error.code == "insufficient-funds" and self._patience().pause(poor):
+                    log.warning("worker %s cannot pay for gas: fund it", self._platform.worker)
+                    poor += 1
+                    continue
                 self._after_refusal(error, alone=alone)
         step = Step.REPORTING if alone else Step.CONTRIBUTED
         status = ReplicateStatus.CONTRIBUTE_AND_FINALIZE_DONE if alone else ReplicateStatus.CONTRIBUTED
         self._status = status
         outcome = self._success(status, transaction) if alone else None
         self._put(advance(self._entry, step, transaction=transaction, outcome=outcome))
+
+    def _send(self, call: Call, intent: str, *, final: bool = False) -> Bytes32:
+        """Send a transaction and wait until it is mined."""
+        patience = self._patience(final=final)
+        return patience.retry(lambda: self._platform.sender.send(call, intent=intent, timeout=30.0)).transaction
 
     def _contribution(self, *, alone: bool) -> Call:
         hub, lease, sealed = self._platform.hub, self.lease, self._sealed()
@@ -257,44 +351,62 @@ class Execution:
 
     def _stands_already(self) -> bool:
         """Whether the chain has our contribution: a try whose answer was lost."""
-        contribution = self._patience().retry(
-            lambda: self._platform.hub.contribution(self.lease.task_id, self._platform.worker, block="latest")
-        )
+        contribution = self._patience().retry(self._own_contribution)
         return contribution.status in (ContributionStatus.CONTRIBUTED, ContributionStatus.PROVED)
 
-    def _reveal(self) -> None:
-        """Wait for the consensus; reveal when it is ours."""
-        mine = result_hash(self.lease.task_id, self._sealed().result_digest)
-        while True:
-            task = self._patience(final=True).retry(lambda: self._platform.hub.task(self.lease.task_id, block="latest"))
-            if task is not None and self._is_over(task, mine):
-                self._put(advance(self._entry, Step.REPORTING, outcome=self._success(ReplicateStatus.COMPLETED, None)))
-                return
-            if task is not None and task.status is TaskStatus.REVEALING:
-                break
-            if self._call_off().wait(self._platform.settings.chain_poll):
-                raise CalledOff("the worker stops")
-        self._status = ReplicateStatus.REVEALING
-        call = self._platform.hub.reveal(self.lease.task_id, self._sealed().result_digest)
-        try:
-            receipt = self._patience(final=True).retry(
-                lambda: self._platform.sender.send(call, intent=f"reveal:{self.lease.task_id}:{self._entry.attempt}")
-            )
-        except TransactionReverted as error:
-            contribution = self._platform.hub.contribution(self.lease.task_id, self._platform.worker, block="latest")
-            if contribution.status is not ContributionStatus.PROVED:
-                raise TaskFailed(ReplicateStatus.REVEAL_FAILED, "REVEAL_REFUSED", error.message) from error
-            transaction = self._entry.transaction
-        else:
-            transaction = receipt.transaction
-        self._status = ReplicateStatus.REVEALED
-        self._put(advance(self._entry, Step.REVEALED, outcome=self._success(ReplicateStatus.REVEALED, transaction)))
+    def _own_contribution(self) -> Contribution:
+        return self._platform.hub.contribution(self.lease.task_id, self._platform.worker, block="latest")
 
-    def _is_over(self, task: Task, mine: Bytes32) -> bool:
-        """Whether nothing is left to reveal: the task ended, or another result won."""
-        if task.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
-            return True
-        return task.status is TaskStatus.REVEALING and task.consensus_value != mine
+    def _reveal(self) -> None:
+        """Wait for the consensus; reveal when it is ours. Another's may still be reopened, so that ours wins later."""
+        pause, refusals = self._platform.settings.chain_poll, 0
+        while True:
+            task, own = self._patience(final=True).retry(self._look)
+            if own.status is ContributionStatus.PROVED:
+                outcome = self._success(ReplicateStatus.REVEALED, self._entry.transaction)
+                self._put(advance(self._entry, Step.REVEALED, outcome=outcome))
+                return
+            if own.status is ContributionStatus.UNSET and (task is None or task.status is TaskStatus.ACTIVE):
+                # The chain went back. The intent is the same, so the sender brings the same transaction again.
+                log.info("task %s: the chain lost the contribution", self.lease.task_id)
+                self._put(replace(self._entry, step=Step.UPLOADED))
+                return
+            self._check_hope(task, own)
+            if task is not None and self._may_reveal(task):
+                try:
+                    self._status = ReplicateStatus.REVEALING
+                    call = self._platform.hub.reveal(self.lease.task_id, self._sealed().result_digest)
+                    intent = f"reveal:{self.lease.task_id}:{self._entry.attempt}:{refusals}"
+                    self._send(call, intent, final=True)
+                    continue
+                except CalledOff:
+                    raise
+                except (TransactionReverted, Conflict) as error:
+                    refusals += error.code != "insufficient-funds"
+                    if refusals > self._platform.settings.contribution_retries:
+                        raise TaskFailed(ReplicateStatus.REVEAL_FAILED, "REVEAL_REFUSED", error.message) from error
+            if self._call_off().wait(pause):
+                raise CalledOff("the worker stops")
+            pause = min(CHAIN_POLL_CAP, pause * 1.2)
+
+    def _look(self) -> tuple[Task | None, Contribution]:
+        return self._platform.hub.task(self.lease.task_id, block="latest"), self._own_contribution()
+
+    def _may_reveal(self, task: Task) -> bool:
+        mine = result_hash(self.lease.task_id, self._sealed().result_digest)
+        in_time = self._clock.now() < task.reveal_deadline
+        return task.status is TaskStatus.REVEALING and task.consensus_value == mine and in_time
+
+    def _check_hope(self, task: Task | None, own: Contribution) -> None:
+        """Raise TaskFailed when the contribution can no longer count."""
+        if own.status is ContributionStatus.REJECTED:
+            raise TaskFailed(ReplicateStatus.REVEAL_FAILED, "CONTRIBUTION_REJECTED", "the task went on without ours")
+        if task is not None and task.status is TaskStatus.COMPLETED:
+            raise TaskFailed(ReplicateStatus.ABORTED, "ANOTHER_RESULT_WON", "the task completed without our reveal")
+        if task is not None and task.status is TaskStatus.FAILED:
+            raise TaskFailed(ReplicateStatus.ABORTED, "TASK_ENDED", "the task was claimed")
+        if self._seconds_left(final=True) <= 0:
+            raise TaskFailed(ReplicateStatus.ABORTED, "FINAL_DEADLINE_REACHED", "no consensus came in time")
 
     def _report(self) -> None:
         document = self._entry.outcome or {}
@@ -308,36 +420,15 @@ class Execution:
             results_callback=bytes.fromhex(document.get("results_callback", "0x")[2:]),
         )
         self._tell_outcome(outcome)
+        self._tell_logs()
         self._forget()
 
     def _end(self, outcome: Outcome) -> None:
         """Give the lease back."""
-        try:
-            self._put(replace(self._entry, step=Step.REPORTING, outcome=outcome.to_json()))
-            self._tell_outcome(outcome)
-        except CalledOff:
-            return
+        self._put(replace(self._entry, step=Step.REPORTING, outcome=outcome.to_json()))
+        self._tell_outcome(outcome)
+        self._tell_logs()
         self._forget()
-
-    def _tell_outcome(self, outcome: Outcome) -> None:
-        try:
-            self._patience(final=True).retry(lambda: self._platform.scheduler.report(self.lease.lease_id, outcome))
-        except (NotFound, Conflict) as error:
-            if isinstance(error, CalledOff):
-                raise
-            log.info("task %s: the scheduler no longer knows the lease: %s", self.lease.task_id, error.message)
-        except UnavailableError as error:
-            log.warning("task %s: the scheduler was not told: %s", self.lease.task_id, error.message)
-
-    def _tell_logs(self, stdout: str, stderr: str) -> None:
-        try:
-            self._patience().retry(
-                lambda: self._platform.scheduler.give_logs(self.lease.lease_id, stdout=stdout, stderr=stderr)
-            )
-        except CalledOff:
-            raise
-        except CloisterError as error:  # logs are a courtesy: the result must not wait for them
-            log.warning("task %s: logs were not kept: %s", self.lease.task_id, error.message)
 
     def _give_back(self) -> None:
         """Free the task for other workers at a stop; when nobody hears it, the journal keeps it for our next start."""
@@ -349,56 +440,85 @@ class Execution:
             return
         self._forget()
 
-    def abandon(self) -> None:
-        """Give the lease back after errors that did not pass."""
-        self._end(Outcome(ReplicateStatus.FAILED, cause="WORKER_FAILED", message="the worker could not go on"))
+    def _tell_outcome(self, outcome: Outcome) -> None:
+        try:
+            self._patience(final=True).retry(lambda: self._platform.scheduler.report(self.lease.lease_id, outcome))
+        except CalledOff:
+            raise
+        except (NotFound, Conflict) as error:
+            log.info("task %s: the scheduler no longer knows the lease: %s", self.lease.task_id, error.message)
+        except UnavailableError as error:
+            log.warning("task %s: the scheduler was not told: %s", self.lease.task_id, error.message)
+
+    def _tell_logs(self) -> None:
+        """Hand the app's streams on, once. A courtesy: neither the result nor the report waits for it."""
+        path = self._folder / LOGS_FILE
+        try:
+            logs = json.loads(path.read_bytes())
+            self._platform.scheduler.give_logs(self.lease.lease_id, stdout=logs["stdout"], stderr=logs["stderr"])
+            path.unlink()
+        except FileNotFoundError:
+            pass  # there were none, or they were told
+        except (OSError, ValueError, KeyError):
+            log.warning("task %s: its logs are damaged", self.lease.task_id)
+        except CloisterError as error:
+            log.warning("task %s: logs were not kept: %s", self.lease.task_id, error.message)
 
     # --- life signs, time, journal ---
 
     def _beat(self, end: threading.Event) -> None:
         expires_at = float(self.lease.expires_at)
+        # The lease's end is of the scheduler's clock; should ours differ, we only speak more often.
         while not end.wait(min(MAX_BEAT, max(0.5, (expires_at - time.time()) / 3))):
-            if self._entry.step is Step.REPORTING:
-                continue
-            sealed = self._entry.sealed
             try:
-                beat = self._platform.scheduler.beat(
-                    self.lease.lease_id,
-                    self._status,
-                    results=self._entry.results or None,
-                    results_callback=b"" if sealed is None else sealed.results_callback,
-                )
-            except (NotFound, Conflict):
-                self._aborted.set()  # another worker has it
+                self._clock.look()
+                if self._entry.step is Step.REPORTING:
+                    continue
+                expires_at = self._speak(expires_at)
             except CloisterError as error:
                 log.info("task %s: no heartbeat: %s", self.lease.task_id, error.message)
-            else:
-                expires_at = float(beat.expires_at)
-                if beat.abort:
-                    self._aborted.set()
+            except Exception:
+                log.exception("task %s: no heartbeat", self.lease.task_id)
 
-    def _is_unwanted(self) -> bool:
-        return self._off.is_set() or self._aborted.is_set()
+    def _speak(self, expires_at: float) -> float:
+        """Send one sign of life; returns until when the lease lasts."""
+        sealed = self._entry.sealed
+        try:
+            beat = self._platform.scheduler.beat(
+                self.lease.lease_id,
+                self._status,
+                results=self._entry.results or None,
+                results_callback=b"" if sealed is None else sealed.results_callback,
+            )
+        except (NotFound, Conflict):
+            self._abort()  # another worker has it
+            return expires_at
+        if beat.abort:
+            self._abort()
+        return float(beat.expires_at)
 
-    def _check_off(self) -> None:
-        if self._off.is_set():
-            raise CalledOff("the worker stops")
-        if self._aborted.is_set():
-            raise TaskFailed(ReplicateStatus.ABORTED, "ABORTED_BY_SCHEDULER", "the scheduler called the task off")
+    def _abort(self) -> None:
+        """What is not computed yet is not wanted; what is made goes on, because the chain decides what counts."""
+        if self._entry.step is Step.LEASED and not self._off.is_set():
+            self._aborted = True
+            self._off.set()
 
     def _heard(self, status: str) -> None:
         if status in ReplicateStatus.__members__:
             self._status = ReplicateStatus[status]
 
     def _seconds_left(self, *, final: bool = False) -> float:
-        """Wall seconds until the contribution (or final) deadline; the chain's clock and ours differ by little."""
+        """Seconds until the contribution (or final) deadline, by the chain's clock."""
         limit = self.lease.final_deadline if final else self.lease.contribution_deadline
-        return max(0.0, limit - time.time())
+        return max(0.0, limit - self._clock.now())
 
     def _patience(self, *, final: bool = False) -> Patience:
+        """How long to try one thing. Before there is a result an outage must not hold the lease: others may do better."""
         settings = self._platform.settings
-        until = time.monotonic() + self._seconds_left(final=final)
-        return Patience(settings.retry_seconds, settings.retry_cap, until, self._call_off())
+        seconds = self._seconds_left(final=final)
+        if self._entry.step is Step.LEASED:
+            seconds = min(seconds, settings.outage_seconds)
+        return Patience(settings.retry_seconds, settings.retry_cap, time.monotonic() + seconds, self._call_off())
 
     def _call_off(self) -> threading.Event:
         """What ends waiting: before there is a result the wish to stop, after that only the end of the grace."""
@@ -420,7 +540,14 @@ class Execution:
         ).to_json()
 
     def _put(self, entry: Entry) -> None:
-        self._platform.journal.put(entry)
+        """Write the journal. A full disk is waited for: the result that was just made is worth it."""
+        try:
+            self._platform.journal.put(entry)
+        except UnavailableError:
+            settings = self._platform.settings
+            until = time.monotonic() + self._seconds_left(final=True)
+            patience = Patience(settings.retry_seconds, settings.retry_cap, until, self._halt)
+            patience.retry(lambda: self._platform.journal.put(entry))
         self._entry = entry
 
     def _forget(self) -> None:
@@ -428,106 +555,15 @@ class Execution:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class _Services:
-    """Answers an agent's questions (``relay.RelayServices``). What is unavailable is asked again while there is time."""
-
-    def __init__(
-        self,
-        platform: Platform,
-        lease: Lease,
-        folder: Path,
-        patience: Callable[[], Patience],
-        heard: Callable[[str], None],
-    ) -> None:
-        self._platform = platform
-        self._lease = lease
-        self._folder = folder
-        self._patience = patience
-        self._heard = heard
-
-    def nonce(self, task_id: Bytes32) -> NonceGrant:
-        """Get a nonce from the SMS."""
-        return self._patience().retry(lambda: self._platform.sms.nonce(task_id))
-
-    def session(self, request: SessionRequest) -> SessionAnswer:
-        """Wait for the task to be active (its first transaction runs beside us), then open the session."""
-        authorization = self._patience().retry(
-            lambda: self._platform.scheduler.authorize(self._lease.lease_id, request.enclave_challenge)
-        )
-        self._patience().retry(self._check_active)
-        call = SessionCall(
-            request=request,
-            scheduler_authorization=authorization,
-            match_transaction=self._lease.match_transaction,
-            dataset_order=self._dataset_order(),
-        )
-        return self._patience().retry(lambda: self._platform.sms.open_session(call))
-
-    def _check_active(self) -> None:
-        deadline = time.monotonic() + 5.0
-        while True:
-            task = self._platform.hub.task(self._lease.task_id, block="latest")
-            if task is not None:
-                return
-            if time.monotonic() > deadline:
-                raise UnavailableError("the task is not initialized yet")
-            time.sleep(ACTIVE_POLL)
-
-    def _dataset_order(self) -> DatasetOrder | None:
-        if self._lease.dataset_order is None:
-            return None
-        order = parse_order(OrderKind.DATASET, self._lease.dataset_order)
-        return order if isinstance(order, DatasetOrder) else None
-
-    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
-        """Fetch; after an interruption go on behind the bytes that were handed over. The agent proves the whole."""
-        passed, turn = 0, 0
-        while True:
-            try:
-                for chunk in _behind(self._platform.fetcher.fetch(location, purpose, max_bytes), passed):
-                    passed += len(chunk)
-                    yield chunk
-            except UnavailableError:
-                if not self._patience().pause(turn):
-                    raise
-                turn += 1
-            else:
-                return
-
-    def store_result(self, chunks: Iterable[bytes], size: int) -> None:
-        """Write the sealed result to disk, durably."""
-        path = self._folder / RESULT_FILE
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def report(self, status: str) -> None:
-        """Hear how far the agent is."""
-        self._heard(status)
-
-
-def _behind(chunks: Iterator[bytes], passed: int) -> Iterator[bytes]:
-    for chunk in chunks:
-        if passed >= len(chunk):
-            passed -= len(chunk)
-            continue
-        yield chunk[passed:] if passed else chunk
-        passed = 0
-
-
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             yield piece
+
+
+def _cause(error: CloisterError) -> str:
+    """A cause in the field's spelling."""
+    return error.code.upper().replace("-", "_")
 
 
 def _failure_status(cause: str) -> ReplicateStatus:

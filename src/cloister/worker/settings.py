@@ -25,6 +25,8 @@ class WorkerSettings:
     retry_seconds: float = 0.5
     """First pause after a part of the platform did not answer; doubles up to ``retry_cap``."""
     retry_cap: float = 15.0
+    outage_seconds: float = 120.0
+    """How long SMS, storage, chain or scheduler may stay away from a task that is not computed before it is given back."""
     platform_retries: int = 2
     """How often an enclave that failed for the platform's fault is started again under the same lease."""
     contribution_retries: int = 4
@@ -38,7 +40,7 @@ class WorkerSettings:
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise ConfigurationError(f"slots must be at least 1, not {self.slots}")
-        for name in ("wait_seconds", "stop_seconds", "retry_seconds", "retry_cap", "chain_poll"):
+        for name in ("wait_seconds", "stop_seconds", "retry_seconds", "retry_cap", "outage_seconds", "chain_poll"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
         if self.max_result < 1:
