@@ -23,8 +23,6 @@ HEADER = '''"""The SDK for asyncio: the same names and meanings as the synchrono
 Written by ``deploy/make_async.py`` from the synchronous classes; change those, then run ``make async``.
 """
 
-# ruff: noqa: A002, A003
-
 from __future__ import annotations
 
 import asyncio

@@ -38,7 +38,7 @@ class RpcError(RemoteError):
         self.data = data
 
 
-class TransactionReverted(RemoteError):  # noqa: N818  # the word of the field
+class TransactionReverted(RemoteError):  # the word of the field
     """A contract refused. ``reason`` is its own word (``iExecV5-matchOrders-0x06``), empty when it gave none."""
 
     code = "reverted"
