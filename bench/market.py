@@ -163,7 +163,7 @@ def _word(text: str) -> Bytes32:
 def serve_market(port: int, given: dict[str, Any]) -> None:
     """Serve a market until told to stop, on one core; then tell what it cost."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
-    contracts = {name: Address(text) for name, text in given["settings"].items()}
+    contracts: dict[str, Any] = {name: Address(text) for name, text in given["settings"].items()}
     settings = MarketSettings(CHAIN_ID, **contracts)
     addresses = (settings.hub, settings.app_registry, settings.dataset_registry, settings.workerpool_registry)
     part = build_market_part(
