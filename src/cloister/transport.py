@@ -40,6 +40,8 @@ CHUNK: Final = 256 * 1024
 MIN_RATE: Final = 4 * 1024
 """Slowest average at which a stream is followed, in bytes a second, once ``RATE_GRACE`` has passed."""
 RATE_GRACE: Final = 20.0
+BROKEN_OFF: Final = "broken-off"
+"""Code of the error when an answer began and did not end."""
 _ERROR_CAP: Final = 64 * 1024
 _POOL_SIZE: Final = 16
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
@@ -291,7 +293,7 @@ class Http:
             except PoolTimeoutError as error:
                 raise UnavailableError(f"{self._peer} stopped sending") from error
             except (HTTPError, OSError) as error:
-                raise UnavailableError(f"{self._peer} broke off its answer") from error
+                raise UnavailableError(f"{self._peer} broke off its answer", code=BROKEN_OFF) from error
             if not chunk:
                 return
             received += len(chunk)

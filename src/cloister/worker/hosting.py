@@ -12,6 +12,7 @@ from cloister.errors import Conflict, UnavailableError
 from cloister.protocol.orders import DatasetOrder, OrderKind, parse_order
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionCall, SessionRequest
 from cloister.protocol.tasks import TaskStatus
+from cloister.transport import BROKEN_OFF
 from cloister.worker.patience import Patience
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 RESULT_FILE = "result.sealed"
 _ACTIVE_POLL = 0.03
 _ACTIVE_SECONDS = 5.0
+_BROKEN_TRIES = 3
+"""How often an answer that broke off is asked for again without a byte gained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +86,23 @@ class HostServices:
         return order if isinstance(order, DatasetOrder) else None
 
     def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
-        """Fetch; after an interruption go on behind the bytes that were handed over. The agent proves the whole."""
-        passed, reached, turn = 0, -1, 0
+        """Fetch; after an interruption go on behind the bytes that were handed over. The agent proves the whole.
+
+        Storage that is away is waited for; storage that answers and breaks off at the same byte each time has damaged
+        content, and a slot is too good to wait for that.
+        """
+        passed, reached, turn, broken = 0, -1, 0, 0
         patience = self.patience()
         while True:
             try:
                 for chunk in _behind(self.fetcher.fetch(location, purpose, max_bytes), passed):
                     passed += len(chunk)
                     yield chunk
-            except UnavailableError:
+            except UnavailableError as error:
                 if passed > reached:  # it got further: that is no outage
-                    patience, reached, turn = self.patience(), passed, 0
-                if not patience.pause(turn):
+                    patience, reached, turn, broken = self.patience(), passed, 0, 0
+                broken = broken + 1 if error.code == BROKEN_OFF else 0
+                if broken > _BROKEN_TRIES or not patience.pause(turn):
                     raise
                 turn += 1
             else:
