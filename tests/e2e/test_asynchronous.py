@@ -6,7 +6,6 @@ import asyncio
 import json
 
 import pytest
-
 from tests.support.network import LiveNetwork
 
 from cloister import AsyncDataProtector, DataProtector
