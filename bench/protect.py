@@ -78,7 +78,7 @@ def run_size(path: Path, *, one_core: bool) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     clock = time.process_time if one_core else time.perf_counter
     size = path.stat().st_size
-    rounds = 1 if size >= SPARSE_FROM else 4 if size > 256 * MIB else 16
+    rounds = 2 if size >= SPARSE_FROM else 4 if size > 256 * MIB else 16
     _warm(path)
     ours = [_seconds(lambda: protect(path), clock) for _ in range(rounds)]
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
