@@ -22,12 +22,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from cloister import __version__
 from cloister.errors import CloisterError, ConfigurationError, quoted
 from cloister.services import failures
 from cloister.services.edge import CapOf, Edge, EdgeLimits, Meter, error_log
 from cloister.services.part import Failure, Part, RendersFailures, marked_body_cap
 from cloister.services.server import BackgroundServer, serve
+from cloister.version import __version__
 
 __all__ = ["ApplicationSettings", "BackgroundServer", "build_application", "serve"]
 

@@ -17,7 +17,6 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cloister import __version__
 from cloister.errors import InputError, NotFound, quoted
 from cloister.services.gateway.adding import Added, Adding, AddOptions
 from cloister.services.gateway.answers import block_response, content_response, ndjson
@@ -26,6 +25,7 @@ from cloister.services.gateway.settings import GatewaySettings
 from cloister.services.part import Failure, body_cap
 from cloister.storage.cid import Cid, Codec
 from cloister.storage.local import LocalStore
+from cloister.version import __version__
 
 _BATCH = 1024 * 1024
 """Bytes gathered before a thread is asked to store them: each hand-over costs as much as hashing 100 KiB."""
