@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.errors import ConfigurationError, NotFound
+from cloister.errors import NotFound
 from cloister.protocol.signatures import PrivateKey
+from cloister.sdk.wallet import load_keys
 
 DEMO_ROLES = ("hospital", "company", "researcher", "alice", "bob")
 """People that the tutorial and the demo speak of."""
@@ -45,16 +46,7 @@ def load_accounts(path: Path) -> Accounts:
     """
     if not path.exists():
         _write_new(path)
-    if path.stat().st_mode & 0o077:
-        raise ConfigurationError(f"{path} may be read by others", hint=f"chmod 600 {path}")
-    try:
-        stored = json.loads(path.read_text())
-        keys = {str(role): PrivateKey.parse(text) for role, text in stored.items()}
-    except (ValueError, AttributeError) as error:
-        raise ConfigurationError(
-            f"{path} is damaged", hint="restore it, or remove the network's folder to begin anew"
-        ) from error
-    return Accounts(keys)
+    return Accounts(load_keys(path))
 
 
 def _write_new(path: Path) -> None:

@@ -56,14 +56,15 @@ class Wallet:
 
         Raises:
             NotFound: the network has no such account here.
+            ConfigurationError: its file of accounts is damaged, or others may read it.
         """
         path = network_folder(network) / "accounts.json"
         if not path.exists():
             raise NotFound(f"the network {quoted(network)} has no demo accounts on this machine", hint="cloister up")
-        keys: dict[str, str] = json.loads(path.read_text())
+        keys = load_keys(path)
         if role not in keys:
             raise NotFound(f"no demo account named {quoted(role)}", hint=f"one of: {', '.join(keys)}")
-        return cls(PrivateKey.parse(keys[role]))
+        return cls(keys[role])
 
     @classmethod
     def named(cls, who: str | None, network: str = "local") -> Wallet:
@@ -100,3 +101,20 @@ class Wallet:
             finally:
                 temporary.unlink()
         return HpkePrivateKey(base64.b64decode(path.read_bytes()))
+
+
+def load_keys(path: Path) -> dict[str, PrivateKey]:
+    """Read a file of private keys by role: one JSON object, readable by its owner only.
+
+    Raises:
+        ConfigurationError: others may read it, or it is damaged.
+    """
+    if path.stat().st_mode & 0o077:
+        raise ConfigurationError(f"{path} may be read by others", hint=f"chmod 600 {path}")
+    try:
+        return {str(role): PrivateKey.parse(str(text)) for role, text in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError, InputError):
+        # No `from`: the parser's error would carry the file's text, and the file holds keys.
+        raise ConfigurationError(
+            f"{path} is damaged", hint="restore it, or remove the network's folder to begin anew"
+        ) from None
