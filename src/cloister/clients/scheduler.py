@@ -89,6 +89,10 @@ SUCCESSES = frozenset(
 """Outcomes that say the chain has what the worker owed."""
 
 
+WORKER_STOPPED = "WORKER_STOPPED"
+"""Cause of an outcome that gives a lease back because its worker was told to stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContentReference:
     """An app or a dataset: its entry, where its content is, and the checksum the chain holds."""

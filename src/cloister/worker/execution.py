@@ -19,7 +19,7 @@ from pathlib import Path
 from cloister.chain.contracts import Call, ContributionAndResult, Hub
 from cloister.chain.rpc import TransactionReverted
 from cloister.chain.sender import TransactionSender
-from cloister.clients.scheduler import Lease, Outcome, ReplicateStatus, WorkerCalls
+from cloister.clients.scheduler import WORKER_STOPPED, Lease, Outcome, ReplicateStatus, WorkerCalls
 from cloister.clients.sms import SmsClient
 from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
@@ -432,7 +432,7 @@ class Execution:
 
     def _give_back(self) -> None:
         """Free the task for other workers at a stop; when nobody hears it, the journal keeps it for our next start."""
-        outcome = Outcome(ReplicateStatus.ABORTED, cause="WORKER_STOPPED", message="the worker was told to stop")
+        outcome = Outcome(ReplicateStatus.ABORTED, cause=WORKER_STOPPED, message="the worker was told to stop")
         try:
             self._platform.scheduler.report(self.lease.lease_id, outcome)
         except CloisterError as error:

@@ -17,6 +17,7 @@ from cloister.clients.scheduler import (
     FAILURES,
     LOG_CHARACTERS,
     SUCCESSES,
+    WORKER_STOPPED,
     ContentReference,
     Lease,
     Outcome,
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from cloister.services.scheduler.settings import SchedulerSettings
 
 _SWEEP = 200
+_FRUITLESS = (LeaseState.FAILED, LeaseState.LOST)
+_STOPS_PER_TASK = 20
+"""How many tries of a task may end by a stop of their worker before stops count as failures too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,8 @@ class Leasing:
 
         Leases the worker has but does not name in ``holding`` come first: their answer was lost on the way, or the
         worker
-        lost its journal. A task is given to a worker once when its trust asks for replicas, and after a pause
-        otherwise.
+        lost its journal. A worker gets a task again after a pause; one whose trust asks for replicas only when nothing
+        came of its first try, because a worker has one voice.
         """
         with self._database.session_scope() as session:
             given = self._forgotten(session, worker, workerpool, holding, capacity, now)
@@ -137,7 +141,8 @@ class Leasing:
     def _candidates(
         self, session: Session, worker: Address, workerpool: Address, room: int, now: float, chain_now: int
     ) -> list[Row[Any]]:
-        tried = select(leases.c.lease_id).where(leases.c.task_id == tasks.c.task_id, leases.c.worker == worker).exists()
+        own = select(leases.c.lease_id).where(leases.c.task_id == tasks.c.task_id, leases.c.worker == worker)
+        tried, spoke = own.exists(), own.where(leases.c.state.not_in(_FRUITLESS)).exists()
         return list(
             session.execute(
                 select(tasks)
@@ -148,7 +153,7 @@ class Leasing:
                     tasks.c.live < tasks.c.wanted,
                     tasks.c.contribution_deadline > chain_now,
                     deals.c.doubtful.is_(False),
-                    or_(~tried, (tasks.c.trust <= 1) & (tasks.c.not_before <= now)),
+                    or_(~tried, (tasks.c.not_before <= now) & or_(tasks.c.trust <= 1, ~spoke)),
                 )
                 .order_by(tasks.c.turn, tasks.c.task_id)
                 .limit(room)
@@ -320,23 +325,30 @@ class Leasing:
             event = LeaseEvent.REPORT_FAILURE if failed else LeaseEvent.REPORT_SUCCESS
             state = move_lease(session, lease, event, **changes)
             if outcome.status != lease.status:
-                cause = outcome.cause if not outcome.message else f"{outcome.cause or 'FAILED'}: {outcome.message}"
-                add_line(session, task.task_id, lease_id, outcome.status, now, cause)
+                add_line(session, task.task_id, lease_id, outcome.status, now, _cause(outcome))
             if state is LeaseState.FAILED:
-                self._count_failure(session, task, now, outcome.cause)
+                self._count_failure(session, task, now, _cause(outcome), stopped=outcome.cause == WORKER_STOPPED)
             recount(session, task)
 
-    def _count_failure(self, session: Session, task: Row[Any], now: float, cause: str | None) -> None:
+    def _count_failure(
+        self, session: Session, task: Row[Any], now: float, cause: str | None, *, stopped: bool = False
+    ) -> None:
+        """Count a try that came to nothing. A worker that was told to stop says nothing against the task."""
         attempts = task.attempts + 1
+        if stopped and self._tries(session, task.task_id) < _STOPS_PER_TASK:
+            attempts = task.attempts
         values: dict[str, Any] = {
             "attempts": attempts,
             "not_before": now + self._settings.backoff(attempts),
         }
-        if attempts >= self._settings.max_attempts and task.phase == Phase.OPEN:
+        if attempts >= self._settings.max_attempts and task.phase == Phase.OPEN and attempts > task.attempts:
             values["phase"] = str(Phase.EXHAUSTED)
         session.execute(update(tasks).where(tasks.c.task_id == task.task_id).values(**values))
         if "phase" in values:
             set_status(session, task, PublicTaskStatus.RUNNING_FAILED, now, cause)
+
+    def _tries(self, session: Session, task_id: str) -> int:
+        return session.execute(select(func.count()).select_from(leases).where(leases.c.task_id == task_id)).scalar_one()
 
     def expire(self, now: float) -> int:
         """Take back leases whose worker fell silent. Returns how many."""
@@ -379,6 +391,10 @@ class Leasing:
                 cancel_leases(session, task, now, "CONTRIBUTION_TIMEOUT")
                 recount(session, task)
         return len(found)
+
+
+def _cause(outcome: Outcome) -> str | None:
+    return outcome.cause if not outcome.message else f"{outcome.cause or 'FAILED'}: {outcome.message}"
 
 
 def _results(results: str | None, results_callback: bytes) -> dict[str, Any]:

@@ -66,8 +66,10 @@ class SchedulerPart:
         self._holder = secrets.token_hex(16)
         self._lead_name = f"scheduler:{settings.chain_id}:{settings.hub}"
         self._stop = threading.Event()
-        self._leads = threading.Event()
-        self._lead_until = 0.0
+        self._lead_until = 0.0  # on the monotonic clock; nothing is sent after it, whatever else hangs
+        self._lead_turn = 0  # counts the times that the lead came to us
+        self._led_since = 0.0
+        self._watched_turn = 0
         self._looked_at = 0.0
         self._threads: list[threading.Thread] = []
 
@@ -77,7 +79,7 @@ class SchedulerPart:
     def start(self) -> None:
         self._database.upgrade("scheduler")
         self._authenticator.start()
-        for target in (self._watch, self._serve_duties):
+        for target in (self._lead, self._watch, self._serve_duties):
             thread = threading.Thread(target=target, name=f"scheduler{target.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -87,7 +89,7 @@ class SchedulerPart:
         self._work.set()
         for thread in self._threads:
             thread.join(timeout=15)
-        if self._leads.is_set():
+        if self._is_leading():
             try:
                 self._store.resign(self._lead_name, self._holder)
             except CloisterError as error:
@@ -95,42 +97,68 @@ class SchedulerPart:
 
     def check_ready(self) -> None:
         self._database.check_ready()
-        if self._leads.is_set() and time.monotonic() - self._looked_at > STALE_SECONDS:
+        if self._is_leading() and time.monotonic() - max(self._looked_at, self._led_since) > STALE_SECONDS:
             raise UnavailableError("the scheduler does not see the chain")
 
-    def _keep_lead(self) -> bool:
-        """Take or keep the lead; asked for again when a third of its time is left."""
-        seconds = self._settings.leader_seconds
-        if time.monotonic() < self._lead_until - seconds * 2 / 3:
-            return True
-        led = self._leads.is_set()
-        if not self._store.lead(self._lead_name, self._holder, now=time.time(), seconds=seconds):
-            self._leads.clear()
-            return False
-        self._lead_until = time.monotonic() + seconds
-        if not led:
-            self._watcher.forget_place()
-            self._leads.set()
-        return True
+    def _is_leading(self) -> bool:
+        return time.monotonic() < self._lead_until
+
+    def _lead(self) -> None:
+        """Keep the lead, and do what needs no chain, in a thread that never waits for one."""
+        pause = min(1.0, self._settings.leader_seconds / 5)
+
+        def keep() -> None:
+            asked_at = time.monotonic()
+            if not self._store.lead(
+                self._lead_name, self._holder, now=time.time(), seconds=self._settings.leader_seconds
+            ):
+                self._lead_until = 0.0
+                return
+            if not self._is_leading():
+                self._lead_turn += 1
+                self._led_since = asked_at
+            self._lead_until = asked_at + self._settings.leader_seconds
+            if self._sees_all():
+                # Workers could not be heard while no scheduler was there: their silence counts from now on.
+                heard_for = time.monotonic() - self._led_since
+                self._duties.sweep(silence_counts=heard_for > self._settings.lease_seconds)
+
+        self._repeat(keep, lambda: self._stop.wait(pause))
+
+    def _sees_all(self) -> bool:
+        """Whether we lead and our database shows the chain."""
+        return self._is_leading() and self._watched_turn == self._lead_turn and self._watcher.is_caught_up
 
     def _watch(self) -> None:
         self._repeat(self._look, lambda: self._stop.wait(self._settings.poll_seconds))
 
     def _look(self) -> None:
-        if not self._keep_lead():
-            self._stop.wait(1.0)
+        turn = self._lead_turn
+        if not self._is_leading():
+            self._stop.wait(0.1)
             return
+        if self._watched_turn != turn:
+            # Another replica may have gone on from where we were.
+            self._watcher.forget_place()
+            self._watched_turn = turn
         self._watcher.look()
         self._looked_at = time.monotonic()
 
     def _serve_duties(self) -> None:
+        recovered = 0
+
         def pause() -> None:
             self._work.wait(DUTY_SECONDS)
             self._work.clear()
 
         def tend() -> None:
-            if self._leads.is_set():
-                self._duties.tend()
+            nonlocal recovered
+            if not self._sees_all():
+                return
+            if recovered != self._lead_turn:
+                self._duties.recover()
+                recovered = self._lead_turn
+            self._duties.tend()
 
         self._repeat(tend, pause)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from cloister.clients.scheduler import LOG_CHARACTERS, WAIT_CAP, ReplicateStatus
 from cloister.errors import CloisterError
@@ -47,7 +47,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LeaseRequest(_Strict):
+class _Plain(_Strict):
+    """Texts that a database keeps as they are: PostgreSQL's hold no NUL."""
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a text must not hold a NUL character")
+        return value
+
+
+class LeaseRequest(_Plain):
     """``POST /scheduler/v1/leases``."""
 
     workerpool: AddressText
@@ -56,7 +67,7 @@ class LeaseRequest(_Strict):
     holding: list[LeaseId] | None = Field(default=None, max_length=1000)
 
 
-class HeartbeatRequest(_Strict):
+class HeartbeatRequest(_Plain):
     """``POST /scheduler/v1/leases/{id}/heartbeat``."""
 
     status: ReplicateStatus
@@ -65,7 +76,7 @@ class HeartbeatRequest(_Strict):
     results_callback: HexText | None = None
 
 
-class AuthorizationRequest(_Strict):
+class AuthorizationRequest(_Plain):
     """``POST /scheduler/v1/leases/{id}/authorization``."""
 
     enclave_challenge: AddressText
@@ -78,7 +89,7 @@ class LogsRequest(_Strict):
     stderr: str = Field(max_length=4 * LOG_CHARACTERS)
 
 
-class OutcomeRequest(_Strict):
+class OutcomeRequest(_Plain):
     """``POST /scheduler/v1/leases/{id}/outcome``."""
 
     status: ReplicateStatus

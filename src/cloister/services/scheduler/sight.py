@@ -30,7 +30,7 @@ log = logging.getLogger("cloister.scheduler")
 
 _TRUST_CAP = 10**6
 _CLOCK_CAP = 10**9
-_BLOCK_TIME_CAP = 2**62
+_NUMBER_CAP = 2**62
 _CALLDATA_READ = 4 * 1024 * 1024
 
 UNSET = Task(
@@ -122,9 +122,14 @@ class Sight:
             )
             return None
         clock = self._hub.category(deal.category, block=block).clock
-        if deal.trust > _TRUST_CAP or clock > _CLOCK_CAP or deal.start_time > _BLOCK_TIME_CAP:
+        end = deal.bot_first + deal.bot_size
+        if deal.trust > _TRUST_CAP or clock > _CLOCK_CAP or max(deal.start_time, end) > _NUMBER_CAP:
             log.warning(
-                "deal %s asks for trust %s and category time %s: not scheduled", matched.deal_id, deal.trust, clock
+                "deal %s asks for trust %s, category time %s and tasks up to %s: not scheduled",
+                matched.deal_id,
+                deal.trust,
+                clock,
+                end,
             )
             return None
         limits = deadlines(deal.start_time, clock)
@@ -144,7 +149,7 @@ class Sight:
             app=self._app(deal, block),
             dataset=self._dataset(deal, block),
             dataset_order=self._dataset_order(deal, matched, entry),
-            params=deal.params,
+            params=deal.params.replace("\0", "\ufffd"),  # PostgreSQL's text holds no NUL, and JSON none either
             callback=deal.callback,
         )
 

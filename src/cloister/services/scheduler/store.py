@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from cloister.services.database import Database
 
+_BEFORE_FIRST = (PublicTaskStatus.INITIALIZING, PublicTaskStatus.INITIALIZE_FAILED)
+_NAMED_AT_ONCE = 500
+"""Most names in one statement: databases cap their parameters."""
 _WAITING = (Phase.OPEN, Phase.EXHAUSTED, Phase.REVEALING)
 
 
@@ -118,12 +121,15 @@ class Store:
         with self._database.session_scope() as session:
             session.execute(delete(leaders).where(leaders.c.name == name, leaders.c.holder == holder))
 
-    def record_deal(self, record: DealRecord, *, now: float) -> bool:
-        """Write a deal and its first tasks. True when it was new; a known one is confirmed at its new place."""
+    def record_deal(self, record: DealRecord, *, now: float, doubtful: bool = False) -> bool:
+        """Write a deal and its first tasks. True when it was new; a known one is confirmed at its new place.
+
+        ``doubtful``: nothing of it is leased before ``confirm_deals``.
+        """
         place = {
             "block_number": record.block_number,
             "match_transaction": str(record.match_transaction),
-            "doubtful": False,
+            "doubtful": doubtful,
         }
         with self._database.session_scope() as session:
             known = session.execute(
@@ -206,6 +212,16 @@ class Store:
             )
             return int(changed.rowcount)  # type: ignore[attr-defined]  # an update's result is a cursor's
 
+    def confirm_deals(self, identifiers: Sequence[Bytes32]) -> None:
+        """Let these deals be leased."""
+        for start in range(0, len(identifiers), _NAMED_AT_ONCE):
+            with self._database.session_scope() as session:
+                session.execute(
+                    update(deals)
+                    .where(deals.c.deal_id.in_(list(identifiers[start : start + _NAMED_AT_ONCE])))
+                    .values(doubtful=False)
+                )
+
     def doubtful_deals(self) -> list[Bytes32]:
         """Deals that a chain gone back has not shown again."""
         with self._database.read_scope() as session:
@@ -230,11 +246,12 @@ class Store:
 
     def known_tasks(self, identifiers: Collection[str]) -> list[Bytes32]:
         """Which of these tasks are ours."""
-        if not identifiers:
-            return []
-        with self._database.read_scope() as session:
-            rows = session.execute(select(tasks.c.task_id).where(tasks.c.task_id.in_(list(identifiers)))).scalars()
-            return [Bytes32(row) for row in rows]
+        named, known = sorted(identifiers), []
+        for start in range(0, len(named), _NAMED_AT_ONCE):
+            with self._database.read_scope() as session:
+                part = tasks.c.task_id.in_(named[start : start + _NAMED_AT_ONCE])
+                known += [Bytes32(row) for row in session.execute(select(tasks.c.task_id).where(part)).scalars()]
+        return known
 
     def tasks_seen_after(self, block_number: int) -> list[Bytes32]:
         """Tasks whose rows rest on blocks that a chain gone back to ``block_number`` no longer has."""
@@ -281,19 +298,22 @@ class Store:
             ).all()
         return [_duty(row) for row in rows]
 
-    def revealed_results(self, identifier: Bytes32) -> tuple[str, bytes] | None:
-        """Results and callback data that a worker proved on chain told us; ``None`` when none did."""
+    def revealed_results(self, identifier: Bytes32, *, turn: int = 0) -> tuple[str, bytes] | None:
+        """Results and callback data that a worker proved on chain told us; ``None`` when none did.
+
+        ``turn``: another worker's each time, because one that lies about them must not spoil the task.
+        """
         with self._database.read_scope() as session:
-            row = session.execute(
+            rows = session.execute(
                 select(leases.c.results, leases.c.results_callback)
                 .where(
                     leases.c.task_id == identifier, leases.c.state == LeaseState.REVEALED, leases.c.results.is_not(None)
                 )
                 .order_by(leases.c.created_at)
-                .limit(1)
-            ).one_or_none()
-        if row is None:
+            ).all()
+        if not rows:
             return None
+        row = rows[turn % len(rows)]
         return row.results, bytes.fromhex(row.results_callback[2:]) if row.results_callback else b""
 
     def mark(
@@ -303,8 +323,9 @@ class Store:
         with self._database.session_scope() as session:
             for identifier in sorted(identifiers):
                 task = lock_task(session, identifier)
-                if task is not None and task.phase in _WAITING:
-                    set_status(session, task, status, now, cause)
+                if task is None or task.phase not in _WAITING or (task.initialized and status in _BEFORE_FIRST):
+                    continue
+                set_status(session, task, status, now, cause)
 
     def note_chain_failure(self, identifiers: Sequence[Bytes32], *, now: float, pause: float) -> None:
         """A transaction for these tasks failed: the next one is another intent, after a pause."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from cloister.chain.logs import (
     TaskReveal,
     decode_log,
 )
+from cloister.chain.rpc import RpcError
+from cloister.errors import UnavailableError
 from cloister.services.scheduler.reconciliation import reconcile
 from cloister.services.scheduler.store import Checkpoint
 
@@ -51,6 +54,8 @@ WATCHED = (
 
 _TASK_EVENTS = (TaskInitialize, TaskContribute, TaskConsensus, TaskReveal, TaskReopen, TaskFinalize, TaskClaimed)
 _CHECKPOINT_SECONDS = 2.0
+_OBSERVED_AT_ONCE = 200
+_DEAL_TRIES = 3
 
 
 class Watcher:
@@ -79,9 +84,18 @@ class Watcher:
         self._name = f"events:{settings.chain_id}:{settings.hub}"
         self._reader: EventReader | None = None
         self._unread: list[Batch] = []
+        self._suspects: set[Bytes32] = set()
+        self._unconfirmed: list[Bytes32] = []
+        self._bad_deals: dict[Bytes32, int] = {}
         self._checkpointed_at = 0.0
+        self._caught_up = threading.Event()
         self.news: Callable[[], None] = bell.ring
         """Called when something changed that a worker or a duty may wait for."""
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether the database shows the chain as it was a moment ago. Before that, what it owes is not known."""
+        return self._caught_up.is_set()
 
     def look(self) -> bool:
         """Read what is new and write it. True when there was anything.
@@ -103,6 +117,7 @@ class Watcher:
         """Begin at the checkpoint with the next look: another replica may have gone on from there."""
         self._reader = None
         self._unread.clear()
+        self._caught_up.clear()
 
     def _start(self) -> EventReader:
         """Open the reader some blocks before the checkpoint, treating these as a chain that went back."""
@@ -117,34 +132,52 @@ class Watcher:
 
     def _go_back(self, block_number: int) -> None:
         doubted = self._store.doubt_deals(after_block=block_number)
-        self._suspects = self._store.tasks_seen_after(block_number)
-        if doubted or self._suspects:
-            log.info("reading again after block %s: %s deals, %s tasks", block_number, doubted, len(self._suspects))
-
-    _suspects: list[Bytes32] = []  # noqa: RUF012  (replaced, never changed in place)
+        suspects = self._store.tasks_seen_after(block_number)
+        self._suspects.update(suspects)
+        if doubted or suspects:
+            log.info("reading again after block %s: %s deals, %s tasks", block_number, doubted, len(suspects))
 
     def _take(self, batch: Batch) -> bool:
         if batch.rolled_back_to is not None:
             self._go_back(batch.rolled_back_to)
-        if batch.is_empty:
+        self._chain_clock.observe(batch.head.timestamp)
+        if batch.is_empty and self._caught_up.is_set():
             return False
+        news = self._take_deals(batch.logs)
+        self._suspects |= self._tasks_of(batch.logs)
+        if not batch.is_caught_up:
+            # Tasks are read at the newest block only: a node may keep no old states. Until then no checkpoint is moved.
+            return True
         # A chain that went back may be shorter than before and have no new block yet.
         head = batch.blocks[-1] if batch.blocks else batch.head
-        self._chain_clock.observe(head.timestamp)
-        touched = {str(identifier) for identifier in self._suspects}
-        news = self._take_deals(batch.logs)
-        touched |= self._tasks_of(batch.logs)
-        ours = self._store.known_tasks(touched)
-        for observed in self._sight.observe(ours, block=head.number):
-            changed = reconcile(self._database, observed, now=self._clock(), lease_seconds=self._settings.lease_seconds)
-            news = news or changed
-        self._suspects = []
-        if batch.is_caught_up:
-            self._drop_lost_deals(head.number)
+        news = self._observe(head.number) or news
+        news = self._confirm_deals() or news
+        self._drop_lost_deals(head.number)
+        self._caught_up.set()
         if news:
             self.news()
         self._save(Checkpoint(head.number, head.timestamp), urgent=news or batch.rolled_back_to is not None)
         return True
+
+    def _observe(self, block: int) -> bool:
+        """Bring the suspects' rows in line. True when that changed anything."""
+        news = False
+        ours = self._store.known_tasks(self._suspects)
+        for start in range(0, len(ours), _OBSERVED_AT_ONCE):
+            for observed in self._sight.observe(ours[start : start + _OBSERVED_AT_ONCE], block=block):
+                changed = reconcile(
+                    self._database, observed, now=self._clock(), lease_seconds=self._settings.lease_seconds
+                )
+                news = news or changed
+        self._suspects.clear()
+        return news
+
+    def _confirm_deals(self) -> bool:
+        """Let the deals that a start found be leased, now that their tasks are known to be done or not."""
+        found = bool(self._unconfirmed)
+        self._store.confirm_deals(self._unconfirmed)
+        self._unconfirmed = []
+        return found
 
     def _take_deals(self, logs: Iterable[Log]) -> bool:
         news = False
@@ -163,18 +196,38 @@ class Watcher:
             if match is None:
                 log.warning("deal %s was announced without a match", notice.deal_id)
                 continue
-            record = self._sight.deal(match, entry)
-            if record is not None:
-                news = self._store.record_deal(record, now=self._clock()) or news
+            news = self._take_deal(match, entry) or news
         return news
 
-    def _tasks_of(self, logs: Iterable[Log]) -> set[str]:
-        touched = set()
-        for entry in logs:
-            event = decode_log(entry)
-            if isinstance(event, _TASK_EVENTS):
-                touched.add(str(event.task_id))
-        return touched
+    def _take_deal(self, matched: OrdersMatched, entry: Log) -> bool:
+        """Write one deal. Requesters choose much of it, so one that cannot be read must not hold up the others.
+
+        Raises:
+            UnavailableError, RpcError: chain or database do not answer.
+            Exception: the deal cannot be read or written; it is tried a few times, then left out.
+        """
+        confirmed = self._caught_up.is_set()
+        try:
+            record = self._sight.deal(matched, entry)
+            if record is None:
+                return False
+            new = self._store.record_deal(record, now=self._clock(), doubtful=not confirmed)
+        except (UnavailableError, RpcError):
+            raise
+        except Exception:
+            tries = self._bad_deals.get(matched.deal_id, 0) + 1
+            self._bad_deals[matched.deal_id] = tries
+            if tries < _DEAL_TRIES:
+                raise
+            log.exception("deal %s cannot be scheduled", matched.deal_id)
+            return False
+        if not confirmed:
+            self._unconfirmed.append(matched.deal_id)
+        return new
+
+    def _tasks_of(self, logs: Iterable[Log]) -> set[Bytes32]:
+        events = (decode_log(entry) for entry in logs)
+        return {event.task_id for event in events if isinstance(event, _TASK_EVENTS)}
 
     def _drop_lost_deals(self, head: int) -> None:
         """Deals that a chain gone back did not show again by its head are not on it, unless they are further back."""
