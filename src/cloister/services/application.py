@@ -70,7 +70,11 @@ def build_application(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = settings.threads
         try:
-            await anyio.to_thread.run_sync(state.start)
+            try:
+                await anyio.to_thread.run_sync(state.start)
+            except CloisterError as error:
+                _app.state.start_failure = error  # for whoever serves this: the server itself only says that it failed
+                raise
             yield
         finally:
             with anyio.CancelScope(shield=True):

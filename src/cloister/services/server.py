@@ -14,7 +14,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cloister.errors import UnavailableError
+from cloister.errors import CloisterError, UnavailableError
 
 if TYPE_CHECKING:
     import asyncio
@@ -138,6 +138,7 @@ def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> None:
 
     Raises:
         UnavailableError: the port is taken, or a part did not start (the log says why).
+        CloisterError: what kept a part from starting, where it said so.
     """
     listener = _listen(host, port)
     try:
@@ -147,7 +148,15 @@ def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> None:
     finally:
         listener.close()
     if not server.started:
-        raise UnavailableError("the application did not start", hint="the log names the part that failed")
+        raise _start_failure(app)
+
+
+def _start_failure(app: ASGIApp) -> CloisterError:
+    """What kept the application from starting."""
+    failure = getattr(getattr(app, "state", None), "start_failure", None)
+    if isinstance(failure, CloisterError):
+        return failure
+    return UnavailableError("the application did not start", hint="the log names the part that failed")
 
 
 class BackgroundServer:
@@ -157,6 +166,7 @@ class BackgroundServer:
     """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._app = app
         self._listener = _listen(host, port)
         self.url = _origin(host, self._listener)
         self._server = _Server(_configuration(app, host, port))
@@ -169,6 +179,7 @@ class BackgroundServer:
 
         Raises:
             UnavailableError: a part did not start, or not within ``timeout`` seconds.
+            CloisterError: what kept a part from starting, where it said so.
         """
         self._thread.start()
         step = 0.01
@@ -178,7 +189,7 @@ class BackgroundServer:
             if self._ended.wait(step):
                 break
         self.stop()
-        raise UnavailableError("the application did not start", hint="the log names the part that failed")
+        raise _start_failure(self._app)
 
     def stop(self) -> None:
         """Stop taking requests, let those under way end, stop the parts. Safe to call twice."""
