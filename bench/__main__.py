@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -18,6 +19,7 @@ from bench.rows import Row
 BENCHES = ("gas", "startup", "protect", "storage", "market", "network")
 LATEST = Path(__file__).parent / "latest.json"
 TIMEOUT_SECONDS = 1800
+FAILED = ": failed"
 
 
 def run_one(name: str) -> list[Row]:
@@ -27,16 +29,17 @@ def run_one(name: str) -> list[Row]:
         f"rows = importlib.import_module('bench.{name}').measure()\n"
         "json.dump([dict(name=r.name, value=r.value, unit=r.unit, budget=r.budget, better=r.better) for r in rows], sys.stdout)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-        cwd=LATEST.parents[1],
-    )
-    if done.returncode:
-        print(f"bench {name} failed with exit {done.returncode}", file=sys.stderr)
-        return [Row(f"{name}: failed", float("nan"), "", 0.0)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            timeout=TIMEOUT_SECONDS,
+            check=True,
+            cwd=LATEST.parents[1],
+        )
+    except subprocess.SubprocessError as error:
+        print(f"bench {name}: {error}"[:500], file=sys.stderr)
+        return [Row(f"{name}{FAILED}", math.nan, "", 0.0)]
     return [Row(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
 
 
@@ -50,7 +53,9 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d', time.gmtime())}"
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    load = os.getloadavg()[0]
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {date}, load before {load:.1f}"
 
 
 def show(rows: list[Row]) -> None:
@@ -87,7 +92,8 @@ def main() -> int:
     LATEST.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n")
     missed = [row.name for row in rows if row.met is False]
     print(f"\n{len(rows)} rows, {len(missed)} over budget" + (f": {'; '.join(missed)}" if missed else ""))
-    return 0
+    # A budget that is missed is a finding; a bench that does not run is a fault.
+    return int(any(row.name.endswith(FAILED) for row in rows))
 
 
 if __name__ == "__main__":

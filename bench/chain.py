@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
 from cloister.network.anvil import find_anvil
+from cloister.network.children import die_with_parent
 from cloister.network.deployment import Deployment, Settings, deploy
 from cloister.protocol.codec import keccak256
 from cloister.protocol.signatures import PrivateKey
@@ -55,6 +57,7 @@ def running_chain() -> Iterator[str]:
         [*command, "--hardfork", "cancun", "--gas-limit", "60000000", "--silent"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509  (the child only calls prctl)
     )
     try:
         wait_for_port(port)

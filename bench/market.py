@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from cloister.chain.events import EventReader
 from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
+from cloister.network.children import die_with_parent
 from cloister.protocol import authorization
 from cloister.protocol.codec import Address, Bytes32, keccak256
 from cloister.protocol.eip712 import hub_domain
@@ -72,7 +74,11 @@ def _measure(folder: Path, rpc_url: str) -> list[Row]:
     }
     arguments = json.dumps({"settings": settings, "rpc": rpc_url, "block": deployment.block, "folder": str(folder)})
     port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "bench.market", str(port), arguments], stdout=subprocess.PIPE)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "bench.market", str(port), arguments],
+        stdout=subprocess.PIPE,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  (the child only calls prctl)
+    )
     try:
         wait_for_port(port)
         seconds = _publish_all(port, orders)

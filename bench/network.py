@@ -23,6 +23,7 @@ from pathlib import Path
 
 from bench.rows import Row
 from cloister.iapp.bundle import build_bundle
+from cloister.network.children import die_with_parent
 from cloister.sdk.data_protector import DataProtector
 from cloister.sdk.processing import Run
 from cloister.sdk.progress import Progress
@@ -70,7 +71,12 @@ def running_network(home: Path) -> Iterator[tuple[int, float]]:
     environment = os.environ | {"CLOISTER_HOME": str(home)}
     began = time.perf_counter()
     process = subprocess.Popen(
-        [*command, "--chain-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+        [*command, "--chain-port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  (the child only calls prctl)
     )
     try:
         line = process.stdout.readline() if process.stdout is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,10 @@ Better = Literal["less", "more"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``budget`` None: reported without a budget. ``better`` says on which side of the budget is good."""
+    """One figure. ``budget`` None: reported without a budget. ``better`` says on which side of the budget is good.
+
+    A value that is not a number was not measured: a budget is then not met.
+    """
 
     name: str
     value: float
@@ -29,4 +33,5 @@ class Row:
         """As a line of ``bench/latest.json``."""
         fields = asdict(self)
         del fields["better"]
-        return fields | {"met": self.met}
+        # JSON has no NaN.
+        return fields | {"value": None if math.isnan(self.value) else self.value, "met": self.met}
