@@ -138,7 +138,7 @@ class AsyncTasks:
     async def watch(
         self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None
     ) -> AsyncIterator[TaskView]:
-        """Yield the task's view at once and whenever it changes, until it ended."""
+        """Yield the task's view at once and whenever it changes, until it ended or its workerpool gave it up."""
         items = await asyncio.to_thread(self._twin.watch, task_id, deal_id=deal_id, timeout=timeout)
         async for item in _each(items):
             yield item

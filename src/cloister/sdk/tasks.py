@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError, VerificationError
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.05
 POLL_MOST = 1.0
+GIVEN_UP_STAGES = frozenset({"RUNNING_FAILED", "CONTRIBUTION_TIMEOUT"})
+"""The scheduler's words for a task that it leases to nobody any more."""
+GIVEN_UP_SECONDS = 2.0
+"""How long the scheduler must say so: a contribution may have been mined that it has not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,11 @@ class TaskView:
     def ended(self) -> bool:
         """Whether nothing more will happen by itself."""
         return self.status in ("COMPLETED", "FAILED", "TIMEOUT")
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its workerpool tries no more: all that is left is the refund after the final deadline."""
+        return self.status in ("UNSET", "ACTIVE") and self.stage in GIVEN_UP_STAGES
 
     def to_json(self) -> dict[str, Any]:
         """As JSON for machines."""
@@ -105,10 +115,11 @@ class Tasks:
             raise NotFound(f"deal {parent} has no task {identity}", hint="check the ids")
         limit = deadlines(deal.start_time, hub.category(deal.category, block=head.number).clock).final
         status = "TIMEOUT" if head.timestamp >= limit else "UNSET"
-        return TaskView(identity, parent, index, status, self._stage(identity)[0], limit, None)
+        stage, detail = self._stage(identity)
+        return TaskView(identity, parent, index, status, stage, limit, None, detail)
 
     def watch(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> Iterator[TaskView]:
-        """Yield the task's view at once and whenever it changes, until it ended.
+        """Yield the task's view at once and whenever it changes, until it ended or its workerpool gave it up.
 
         Raises:
             UnavailableError: ``timeout`` seconds went by first.
@@ -116,6 +127,7 @@ class Tasks:
         started = time.monotonic()
         pause = POLL_SECONDS
         last: TaskView | None = None
+        given_up_at: float | None = None
         while True:
             view = self.status(task_id, deal_id=deal_id)
             if view != last:
@@ -123,6 +135,12 @@ class Tasks:
                 last = view
                 pause = POLL_SECONDS
             if view.ended:
+                return
+            if not view.given_up:
+                given_up_at = None
+            elif given_up_at is None:
+                given_up_at = time.monotonic()
+            elif time.monotonic() - given_up_at >= GIVEN_UP_SECONDS:
                 return
             if timeout is not None and time.monotonic() - started > timeout:
                 raise UnavailableError(
@@ -135,12 +153,19 @@ class Tasks:
         """Wait until the task ended and return its last view.
 
         Raises:
-            RemoteError: it failed or timed out; the hint says how to get the money back.
+            RemoteError: it failed, timed out or was given up; the hint says how and when the money comes back.
         """
         view: TaskView | None = None
         for view in self.watch(task_id, deal_id=deal_id, timeout=timeout):
             self._tell(Progress("TASK_EXECUTION", detail=view.stage or view.status))
         assert view is not None  # noqa: S101  (watch yields at least once)
+        if view.given_up:
+            moment = datetime.fromtimestamp(view.final_deadline, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            raise RemoteError(
+                f"task {task_id} was given up by its workerpool: {view.detail or view.stage}",
+                hint=f"the price is refunded after the final deadline, {moment}",
+                code="task-given-up",
+            )
         if view.status != "COMPLETED":
             raise RemoteError(
                 f"task {task_id} ended as {view.status}" + (f": {view.detail}" if view.detail else ""),
