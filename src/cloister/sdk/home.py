@@ -15,7 +15,6 @@ from pathlib import Path
 
 from cloister.errors import DecodeError, InputError, NotFound, quoted
 from cloister.protocol.networks import NetworkDescription, parse_network
-from cloister.transport import Http
 
 LOCAL = "local"
 DESCRIPTION_CAP = 64 * 1024
@@ -56,6 +55,8 @@ def load_description(network: str) -> NetworkDescription:
         DecodeError: what was found is no network description.
     """
     if network.startswith(("http://", "https://")):
+        from cloister.transport import Http  # the HTTP library is a third of the SDK's import
+
         return parse_network(Http(network, max_response=DESCRIPTION_CAP).json("GET", "/-/network"))
     path = network_folder(network) / "network.json"
     if not path.exists():
