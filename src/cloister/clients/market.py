@@ -87,7 +87,7 @@ class MarketClient:
         try:
             answer = self._authorized("POST", order.kind, {"order": order.to_json()}, key)
         except Denied as error:
-            if not error.message.endswith(ALREADY_PUBLISHED):
+            if not error.message.startswith(ALREADY_PUBLISHED):
                 raise
             return self._hash_of(order, key)
         published = answer.get("published")
@@ -168,7 +168,7 @@ class MarketClient:
                     headers={"authorization": header},
                 )
             except Denied as error:
-                if not error.message.endswith(LOGIN_REFUSED) or attempt == _ATTEMPTS - 1:
+                if not error.message.startswith(LOGIN_REFUSED) or attempt == _ATTEMPTS - 1:
                     raise
                 continue
             if not isinstance(answer, dict):
