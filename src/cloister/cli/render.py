@@ -107,13 +107,14 @@ def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing found"
 ) -> None:
     """Draw a table; say so when it is empty."""
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")
     count = 0
     for count, row in enumerate(rows, 1):  # noqa: B007  (counted for the check below)
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
     if count:
+        console.print(title, style="italic", soft_wrap=True)  # not the table's own title: that folds at its width
         console.print(drawn)
     else:
         console.print(f"{title}: {empty}", style="dim")

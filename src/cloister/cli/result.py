@@ -21,9 +21,9 @@ def result() -> None:
 @click.option("--cat", metavar="NAME", help="Print one file instead.")
 @options
 def open_(session: Session, task_id: str, output: Path | None, cat: str | None) -> None:
-    """Download the result of TASK_ID, open it with the wallet's key, list or save its files."""
+    """Download the result of TASK_ID, open it with the wallet's key (a plain one needs none), list or save its files."""
     with session.progress() as listener:
-        opened = session.protector(listener).get_result_from_completed_task(task_id)
+        opened = session.protector(listener, needs_wallet=False).get_result_from_completed_task(task_id)
     if cat is not None:
         sys.stdout.buffer.write(opened.read(cat))
         return

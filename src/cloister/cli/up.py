@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cloister.network.local import LocalNetwork
 
 STOP_SECONDS = 30
+LOG_BYTES = 16 << 20
 
 
 @click.command()
@@ -51,6 +52,7 @@ def up(
 
     if is_up(name):
         raise Conflict(f"the network {name} is up already", hint=f"cloister down --name {name}")
+    _log_to_file(name)
     network = LocalNetwork(
         LocalOptions(
             name=name,
@@ -74,6 +76,21 @@ def up(
         if not as_json:
             click.secho("stopping", dim=True, err=True)
         network.stop()
+
+
+def _log_to_file(name: str) -> None:
+    """Keep what the services log in the network's folder: the terminal is for the user."""
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    from cloister.network.state import NetworkState
+
+    path = NetworkState(name).path("logs", "services.log")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        handlers=[RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)],
+    )
 
 
 def _announce(network: LocalNetwork, *, as_json: bool) -> None:
