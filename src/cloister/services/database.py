@@ -11,6 +11,7 @@ Several services may share one database: each migrates with a version table of i
 from __future__ import annotations
 
 import importlib.resources
+import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
         script = ScriptDirectory.from_config(config)
-        with self._exclusive(), _translated(), self.engine.begin() as connection:
+        with self._exclusive(), _translated(service), self.engine.begin() as connection:
             if self.dialect == "postgresql":
                 key = zlib.crc32(service.encode())
                 connection.execute(
@@ -221,7 +222,7 @@ def _open_postgresql(address: sqlalchemy.URL, pool_size: int) -> Engine:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(service: str | None = None) -> Iterator[None]:
     """Translate the driver's errors. Their texts hold statements and values, so none of it is repeated."""
     try:
         yield
@@ -232,6 +233,9 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise UnavailableError("the database connection broke", hint="try again in a moment") from error
+        if getattr(error.orig, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            whose = "" if service is None else f" of {service}"
+            raise ConfigurationError(f"the database file{whose} is damaged", hint="restore it from a copy") from error
         raise
 
 
