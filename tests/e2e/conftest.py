@@ -19,11 +19,12 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests here share one network, so they go to one process; without the chain's program there is none."""
+    """Tests on the shared network go to one process, the others to one a module; without the chain's program none runs."""
     binary = find_anvil()
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("network"))
+            shared = "live" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("network" if shared else f"network-{item.path.stem}"))
             if binary is None:
                 item.add_marker(pytest.mark.skip(reason="anvil is not installed"))
 
