@@ -21,9 +21,10 @@ RESULT = b"sealed result"
 
 
 class PaperProcess:
-    """An agent in a thread. The result's digest depends on the task alone, so that replicas agree."""
+    """An agent in a thread. The result's digest depends on the task and ``word`` alone, so that replicas agree."""
 
-    def __init__(self, spec: EnclaveSpec, moment: Callable[[str], None]) -> None:
+    def __init__(self, spec: EnclaveSpec, moment: Callable[[str], None], word: bytes = b"") -> None:
+        self._word = word
         self.channel, self._own = socket.socketpair()
         self._spec = spec
         self._moment = moment
@@ -80,7 +81,7 @@ class PaperProcess:
         self._send("result", {"size": len(RESULT), "sha256": to_hex(hashlib.sha256(RESULT).digest())})
         self._send("chunk", body=RESULT)
         self._send("end")
-        digest = Bytes32.from_raw(keccak256(b"result of " + task_id.raw))
+        digest = Bytes32.from_raw(keccak256(b"result of " + task_id.raw + self._word))
         message = enclave_message(result_hash(task_id, digest), result_seal(worker, task_id, digest))
         done = {
             "result_digest": digest,
@@ -110,9 +111,10 @@ class PaperRuntime:
     """Starts paper enclaves. ``moment`` is called at ``started`` and ``session``."""
 
     moment: Callable[[str], None] = field(default=lambda _: None)
+    word: bytes = b""
 
     def launch(self, spec: EnclaveSpec) -> PaperProcess:
-        return PaperProcess(spec, self.moment)
+        return PaperProcess(spec, self.moment, self.word)
 
 
 @dataclass(frozen=True)
