@@ -32,7 +32,7 @@ def main(told: dict[str, Any]) -> None:
     )
     part = build_scheduler_part(
         settings,
-        database=open_database(folder / "scheduler.db"),
+        database=open_database(told.get("database", folder / "scheduler.db")),
         key=key,
         hub=Hub(rpc, settings.hub),
         sender=TransactionSender(rpc, key, Journal(folder / "transactions.sqlite")),

@@ -1,0 +1,94 @@
+"""Logs for the requester alone, with the login that iExec's clients use (reference 3.6), byte by byte over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+from tests.support.deployed import DeployedChain, deployed  # noqa: F401
+from tests.support.scheduler_world import CHAIN_ID, World
+
+from cloister.protocol.authorization import SCHEDULER_CHALLENGE, challenge_digest
+from cloister.protocol.codec import Bytes32, to_hex
+from cloister.protocol.signatures import PrivateKey
+
+
+class Visitor:
+    """A client of iExec's kind."""
+
+    def __init__(self, url: str, key: PrivateKey) -> None:
+        self._url, self._key, self._pool = url, key, urllib3.PoolManager(retries=False, timeout=10)
+
+    def get(self, target: str, login: str | None = None) -> tuple[int, dict[str, Any]]:
+        headers = {} if login is None else {"Authorization": login}
+        answer = self._pool.request("GET", self._url + target, headers=headers)
+        return answer.status, json.loads(answer.data)
+
+    def challenge(self, chain_id: int = CHAIN_ID) -> tuple[int, dict[str, Any]]:
+        return self.get(f"/tasks/logs/challenge?chainId={chain_id}&address={self._key.address}")
+
+    def login(self) -> str:
+        status, told = self.challenge()
+        assert status == 200
+        assert told["domain"] == {"name": "iExec Core", "version": "1", "chainId": str(CHAIN_ID)}
+        assert told["primaryType"] == "Challenge"
+        digest = challenge_digest(SCHEDULER_CHALLENGE, CHAIN_ID, told["message"]["challenge"])
+        return f"{to_hex(digest)}_{to_hex(self._key.sign_digest(digest))}_{self._key.address}"
+
+
+@pytest.fixture
+def task(deployed: DeployedChain, tmp_path: Path) -> Iterator[tuple[World, Bytes32]]:  # noqa: F811
+    """A task with logs, at a running scheduler."""
+    world = World(deployed, "login", tmp_path)
+    with world.scheduler() as client:
+        world.match(dataset=False)
+        (lease,) = world.take(client)
+        world.calls(client).give_logs(lease.lease_id, stdout="out", stderr="err")
+        yield world, lease.task_id
+
+
+def test_who_reads_logs(task: tuple[World, Bytes32]) -> None:
+    world, identifier = task
+    target = f"/tasks/{identifier}/logs"
+    requester, stranger = Visitor(world.url, world.bazaar.requester), Visitor(world.url, world.bazaar.app_owner)
+    login = requester.login()
+    status, told = requester.get(target, login)
+    assert status == 200
+    assert told == {
+        "chainTaskId": identifier,
+        "computeLogsList": [{"walletAddress": world.workers[0].address, "stdout": "out", "stderr": "err"}],
+    }
+    status, told = requester.get(target, login)
+    assert status == 401, "a login is good once"
+
+    status, told = stranger.get(target, stranger.login())
+    assert status == 403
+    assert f"only task requester {world.bazaar.requester.address} can access replicates logs" in json.dumps(told)
+    assert stranger.get(target)[0] == 401
+    digest, signature, _ = stranger.login().split("_")
+    assert stranger.get(target, f"{digest}_{signature}_{world.bazaar.requester.address}")[0] == 401
+    # A challenge that was given to somebody else, signed by the requester's own key.
+    theirs = stranger.login().split("_")[0]
+    signed = to_hex(world.bazaar.requester.sign_digest(bytes.fromhex(theirs[2:])))
+    assert requester.get(target, f"{theirs}_{signed}_{world.bazaar.requester.address}")[0] == 401
+    for broken in ("", "x", "0x_0x_0x", login + "_", "0x" + "00" * 32 + "_0x" + "11" * 65 + "_" + login.split("_")[2]):
+        assert requester.get(target, broken)[0] == 401, broken
+    unknown = f"/tasks/{Bytes32('0x' + '77' * 32)}/logs"
+    assert requester.get(unknown, requester.login())[0] == 404
+    assert requester.challenge(chain_id=5)[0] == 400
+
+
+def test_everybody_sees_the_state(task: tuple[World, Bytes32]) -> None:
+    world, identifier = task
+    status, told = Visitor(world.url, world.bazaar.app_owner).get(f"/tasks/{identifier}")
+    assert status == 200
+    assert told["currentStatus"] in ("RUNNING", "INITIALIZING", "INITIALIZED")
+    assert told["dateStatusList"][0].keys() == {"status", "date"}
+    (replicate,) = told["replicates"]
+    assert replicate["walletAddress"] == world.workers[0].address
+    assert replicate["statusUpdateList"][0]["status"] == "CREATED"
+    assert "out" not in json.dumps(told["replicates"])
