@@ -9,12 +9,14 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from cloister.protocol.units import format_rlc
 from cloister.sdk.progress import Progress as Step
 
+BAR_WIDTH = 24
 PIPED_WIDTH = 300
 """Columns when nobody's terminal says otherwise: addresses and hashes stay in one piece."""
 
@@ -57,14 +59,24 @@ class _Seconds(ProgressColumn):
         return Text(f"{elapsed or 0.0:6.1f} s", style="dim")
 
 
+class _Bar(ProgressColumn):
+    """A bar while a step with a size runs; nothing otherwise."""
+
+    def render(self, task: Task) -> Text | ProgressBar:
+        if task.finished or task.total is None or task.completed == 0:
+            return Text("")
+        return ProgressBar(total=task.total, completed=task.completed, width=BAR_WIDTH)
+
+
 class StepDisplay:
-    """One line per step, with its size where it has one."""
+    """One line per step, with a bar and its size where it has one."""
 
     def __init__(self) -> None:
         self._display = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<26}"),
             _Seconds(),
+            _Bar(),
             TextColumn("{task.fields[detail]}", style="dim"),
             console=errors,
         )
@@ -88,6 +100,9 @@ class StepDisplay:
         detail = step.detail
         if step.done is not None:
             detail = _size(step.done) if step.total is None else f"{_size(step.done)} of {_size(step.total)}"
+            # A sized step is finished by its end, not by its last byte: what follows it takes time too.
+            share = 0.0 if not step.total else min(0.99, step.done / step.total)
+            self._display.update(row, completed=share)
         if step.finished:
             self._display.update(row, completed=1)
         if detail:
