@@ -39,6 +39,7 @@ from cloister.worker.settings import WorkerSettings
 log = logging.getLogger("cloister.worker")
 
 LOGS_FILE = "logs.json"
+LOGS_SECONDS = 2.0
 PIECE = 1 << 20
 MAX_BEAT = 8.0
 CHAIN_POLL_CAP = 2.0
@@ -264,7 +265,10 @@ class Execution:
         """Store the sealed result where the requester will fetch it, before the chain says that it is there."""
         sealed = self._sealed()
         self._status = ReplicateStatus.RESULT_UPLOADING
-        self._tell_logs()
+        # Whoever sees the result may ask for the logs; but a scheduler that hangs must not hold the result up.
+        logs = threading.Thread(target=self._tell_logs, name=f"logs-{self.lease.lease_id[:8]}", daemon=True)
+        logs.start()
+        logs.join(timeout=LOGS_SECONDS)
         if sealed.file is None:
             results = build_results_location("ethereum", str(self.lease.callback))
         else:
@@ -447,7 +451,8 @@ class Execution:
             raise
         except (NotFound, Conflict) as error:
             log.info("task %s: the scheduler no longer knows the lease: %s", self.lease.task_id, error.message)
-        except UnavailableError as error:
+        except CloisterError as error:
+            # Nor will it be: the lease ends by itself, and what counts is on the chain.
             log.warning("task %s: the scheduler was not told: %s", self.lease.task_id, error.message)
 
     def _tell_logs(self) -> None:

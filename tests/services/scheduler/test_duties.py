@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.support.scheduler_world import RESULTS
 from cloister.chain.calls import Call
 from cloister.clients.scheduler import Outcome
 from cloister.clients.scheduler import ReplicateStatus as R
-from cloister.errors import DecodeError
+from cloister.errors import CloisterError, DecodeError
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.orders import Operation
 from cloister.protocol.tasks import TaskStatus
@@ -200,3 +201,30 @@ def test_a_new_database_leases_nothing_that_is_done(steps: Steps, tmp_path: Path
     steps.look()
     assert steps.words(task)[-1] == "COMPLETED"
     assert {lease.deal_id for lease in steps.take(2, capacity=5)} == {late}
+
+
+def test_a_batch_that_the_chain_has_left_behind(tmp_path: Path) -> None:
+    """Read, then undone before it could be written: the look goes on with what the chain has."""
+    with running_anvil() as node:
+        chain = DeployedChain(node, tmp_path)
+        steps = Steps(chain, "left behind", tmp_path, f"sqlite:///{tmp_path / 'left.db'}")
+        steps.look()
+        snapshot = node.rpc.call("evm_snapshot")
+        deal_id = steps.world.match(dataset=False)
+        chain.send(chain.hub.initialize_array([deal_id], [0]), steps.world.bazaar.app_owner)
+        reader = steps.watcher._reader
+        assert reader is not None
+        steps.watcher._unread.append(reader.poll())
+        node.rpc.call("evm_revert", snapshot)
+        with contextlib.suppress(CloisterError):
+            steps.watcher.look()
+        for _ in range(3):
+            steps.watcher.look()
+        node.mine()
+        steps.look()
+        assert steps.take(0) == []
+        again = steps.world.match(dataset=False)
+        steps.look()
+        # The requester's sender brought the lost match again, too.
+        assert {lease.deal_id for lease in steps.take(0, capacity=5)} == {again, deal_id}
+        steps.close()

@@ -171,11 +171,11 @@ class SchedulerPart:
             except CloisterError as error:
                 failures += 1
                 log.warning("the scheduler goes on after: %s", error.message)
-                self._stop.wait(min(MAX_PAUSE, 0.1 * 2**failures))
+                self._stop.wait(min(MAX_PAUSE, 0.1 * 2 ** min(failures, 10)))
             except Exception:
                 failures += 1
                 log.exception("the scheduler goes on after an error of its own")
-                self._stop.wait(min(MAX_PAUSE, 0.1 * 2**failures))
+                self._stop.wait(min(MAX_PAUSE, 0.1 * 2 ** min(failures, 10)))
             pause()
 
 

@@ -84,6 +84,7 @@ class Watcher:
         self._name = f"events:{settings.chain_id}:{settings.hub}"
         self._reader: EventReader | None = None
         self._unread: list[Batch] = []
+        self._again = False
         self._suspects: set[Bytes32] = set()
         self._unconfirmed: list[Bytes32] = []
         self._bad_deals: dict[Bytes32, int] = {}
@@ -109,8 +110,13 @@ class Watcher:
         if not self._unread:
             self._unread.append(self._reader.poll())
         batch = self._unread[0]
-        found = self._take(batch)
+        try:
+            found = self._take(batch)
+        except Exception:
+            self._again = True
+            raise
         self._unread.pop(0)
+        self._again = False
         return found
 
     def forget_place(self) -> None:
@@ -150,9 +156,11 @@ class Watcher:
             return True
         # A chain that went back may be shorter than before and have no new block yet.
         head = batch.blocks[-1] if batch.blocks else batch.head
-        news = self._observe(head.number) or news
+        # It may also have become so since the batch was read: what is not there any more cannot be asked about.
+        newest = min(head.number, self._sight.head_number()) if self._again else head.number
+        news = self._observe(newest) or news
         news = self._confirm_deals() or news
-        self._drop_lost_deals(head.number)
+        self._drop_lost_deals(newest)
         self._caught_up.set()
         if news:
             self.news()
