@@ -24,7 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             shared = "live" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("network" if shared else f"network-{item.path.stem}"))
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group("network" if shared else f"network-{item.path.stem}"))
             if binary is None:
                 item.add_marker(pytest.mark.skip(reason="anvil is not installed"))
 
@@ -39,11 +40,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNetwork]:
 @pytest.fixture(autouse=True)
 def _own_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test ever touches the home folder of whoever runs it."""
-    if "live" not in request.fixturenames:
-        monkeypatch.setenv("CLOISTER_HOME", str(tmp_path / "home"))
-    else:
-        request.getfixturevalue("live")
+    if "live" in request.fixturenames:
         assert os.environ["CLOISTER_HOME"] == str(request.getfixturevalue("live").home)
+    else:
+        monkeypatch.setenv("CLOISTER_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,8 @@ class Case:
 
 def _expired(live: LiveNetwork, owner: DataProtector, app: App) -> ProtectedData:
     data = owner.protect_data({"case": "expired"}, name="expired")
-    owner.grant_access(data, app=app, price=DATA_PRICE, until=datetime.now(UTC) - timedelta(hours=1))
+    until = datetime.now(UTC) - timedelta(hours=1)
+    owner.grant_access(data, app=app, price=DATA_PRICE, until=until, accesses=2)
     return data
 
 
@@ -197,6 +198,8 @@ def test_what_cannot_be_done_says_why_and_is_refunded(
         )
         for name, (data, case) in prepared.items()
     }
+    patient = live.newcomer(stake="1 RLC")
+    slow = patient.process_protected_data(prepared["expired"][0], app=priced, wait=False, **prices | {"category": 0})
     held = requester.account.balances()
     price = sum(RUN_PRICE + APP_PRICE + (0 if data is None else DATA_PRICE) for data, _ in prepared.values())
     assert held.locked == price, "the price is locked while the tasks are open"
@@ -218,6 +221,17 @@ def test_what_cannot_be_done_says_why_and_is_refunded(
     assert ended.value.message.startswith(f"task {runs['expired'].task_id} ended as FAILED")
     assert ended.value.hint == "the price is refunded"
     assert ended.value.code == "task-failed"
+
+    # Category 0 would have its end in 50 minutes: whoever waits is told as soon as the scheduler gives up.
+    with pytest.raises(RemoteError) as given_up:
+        slow.wait(60)
+    assert given_up.value.code == "task-given-up"
+    assert given_up.value.message.startswith(
+        f"task {slow.task_id} was given up by its workerpool: TEE_SESSION_REFUSED: access"
+    )
+    deadline = patient.tasks.status(slow.task_id).final_deadline
+    assert datetime.fromtimestamp(deadline, UTC).strftime("%Y-%m-%d %H:%M") in (given_up.value.hint or "")
+    assert patient.account.balances().locked == RUN_PRICE + APP_PRICE + DATA_PRICE, "locked until then"
 
     run = requester.process_protected_data(None, app=app, workerpool_max_price=RUN_PRICE, timeout=60)
     assert run.result.names()
