@@ -129,6 +129,16 @@ def memory_of(process: int) -> dict[str, float]:
     return parts
 
 
+def processor_seconds(process: int) -> float:
+    """What the network has used so far, all processes together."""
+    ticks = 0
+    for number in descendants(process):
+        with contextlib.suppress(OSError):
+            fields = (Path("/proc") / str(number) / "stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _part_of(command: str) -> str:
     if "anvil" in command:
         return "chain"
@@ -213,8 +223,11 @@ def measure() -> list[Row]:
         home = folder / "home"
         os.environ["CLOISTER_HOME"] = str(home)
         with running_network(home) as (process, _):
+            before = processor_seconds(process)
             time.sleep(IDLE_SECONDS)
+            share = 100 * (processor_seconds(process) - before) / IDLE_SECONDS
             rows += memory_rows(process, "idle", MEMORY_BUDGET_MIB)
+            rows.append(Row("processor use of the network, idle, of one core", share, "%"))
             rows += measure_tasks(folder)
             time.sleep(IDLE_SECONDS)
             rows += memory_rows(process, f"idle after {WARM_UP + RUNS} tasks", None)
