@@ -22,5 +22,5 @@ step "contracts"
 $bin/pytest -p no:cacheprovider -n 2 --dist loadgroup --timeout 600 -m "not nightly" tests/contracts
 step "units, services, end to end"
 # Enclaves, workers and commands run in processes of their own, which the coverage figure does not count.
-exec $bin/pytest -p no:cacheprovider -n 2 --dist loadgroup --timeout 300 -m "not nightly" \
+exec $bin/pytest -p no:cacheprovider -n 3 --dist loadgroup --timeout 300 -m "not nightly" \
   --cov --cov-report=term --cov-fail-under=75 --ignore tests/contracts
