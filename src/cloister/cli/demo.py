@@ -49,13 +49,15 @@ def demo(session: Session, output: Path) -> None:
 def _network(session: Session) -> Iterator[str]:
     """The network to use: the named one when it is up, else one that lives as long as the demo."""
     from cloister.network.local import LocalNetwork, LocalOptions
-    from cloister.network.state import is_up
+    from cloister.network.state import NetworkState, is_up
 
     if is_up(session.network):
         yield session.network
         return
     if not session.as_json:
         click.secho("no network is up here: starting one for the demo", dim=True)
+    # A story begins at its beginning: what an earlier run left is not needed, and would only grow.
+    NetworkState(OWN_NETWORK).clear()
     network = LocalNetwork(LocalOptions(name=OWN_NETWORK, port=0, chain_port=0))
     network.start()
     try:

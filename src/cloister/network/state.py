@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ from cloister.protocol.networks import NetworkDescription
 from cloister.sdk.home import load_description, network_folder
 from cloister.sdk.receipts import FILE_NAME, ReferenceValues
 
+LOCK_NAME = "up.lock"
 READINESS_SECONDS = 5.0
 READINESS_CAP = 64 * 1024
 
@@ -39,7 +41,7 @@ class NetworkState:
             Conflict: another process has it.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (self.folder / "up.lock").open("a+")
+        lock = (self.folder / LOCK_NAME).open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -49,6 +51,22 @@ class NetworkState:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
+
+    def clear(self) -> None:
+        """Forget everything that the network ever was: keys, chain, content.
+
+        Raises:
+            Conflict: it runs.
+        """
+        self.hold()
+        try:
+            for entry in self.folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK_NAME:
+                    entry.unlink()
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Give the folder back."""
@@ -73,7 +91,7 @@ class NetworkState:
 
 def running_process(name: str) -> int | None:
     """The process that holds a network's folder; None when nobody does."""
-    path = network_folder(name) / "up.lock"
+    path = network_folder(name) / LOCK_NAME
     with contextlib.suppress(FileNotFoundError), path.open("r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
