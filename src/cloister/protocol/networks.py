@@ -25,6 +25,8 @@ class ServiceUrls:
     scheduler: str
     indexer: str
     gateway: str
+    compass: str
+    result_proxy: str
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -33,7 +35,7 @@ class ServiceUrls:
     @classmethod
     def at(cls, origin: str) -> ServiceUrls:
         """All services on one origin."""
-        return cls(origin, origin, origin, origin, origin)
+        return cls(**{item.name: origin for item in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

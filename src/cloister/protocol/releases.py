@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from cloister.errors import DecodeError, InputError, TooLarge, quoted
 from cloister.protocol.codec import (
@@ -30,7 +30,10 @@ SECRET_CAP: Final = 8 * 1024
 """Longest secret in characters; the SMS itself takes 4096 bytes."""
 SECRETS_CAP: Final = 64
 PUBLIC_KEY_CAP: Final = 8 * 1024
-RELEASE_CAP: Final = 192 * 1024
+BULK_CAP: Final = 100
+"""Most datasets of one bulk slice, as iExec's clients prepare them."""
+REASON_CAP: Final = 256
+RELEASE_CAP: Final = 1024 * 1024
 """Largest release in bytes of JSON, before it is sealed."""
 
 
@@ -82,11 +85,28 @@ class ReleasedDataset:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedDataset:
+    """A bulk item that this task may not use. ``cause`` is the code of the check that failed, ``message`` its text."""
+
+    address: Address
+    cause: str
+    message: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the refusal as JSON members."""
+        return {"address": self.address, "cause": self.cause, "message": self.message}
+
+
+BulkItem: TypeAlias = ReleasedDataset | RefusedDataset
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Everything that an enclave needs for one task and may trust. ``deadline`` is unix seconds.
 
     ``requester_secrets`` maps positive numbers (as text) to secrets. ``public_key`` closes the result: an HPKE key for
-    ``hpke``, the DER of an RSA key (SPKI) for ``rsa``, None for ``plain``.
+    ``hpke``, the DER of an RSA key (SPKI) for ``rsa``, None for ``plain``. ``bulk`` holds the datasets of this task's
+    slice in the slice's order, each released or refused by itself; None when the request is not a bulk request.
     """
 
     task_id: Bytes32
@@ -109,6 +129,7 @@ class Release:
     max_result_bytes: int | None = None
     app_secret: str | None = field(default=None, repr=False)
     requester_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    bulk: tuple[BulkItem, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("index", "bot_first", "bot_size", "chain_id", "deadline"):
@@ -117,6 +138,10 @@ class Release:
             check_uint("max_result_bytes", self.max_result_bytes)
         if (self.result_format is ResultFormat.PLAIN) != (self.result_public_key is None):
             raise InputError(f"a result in the format {self.result_format} and its public key do not agree")
+        if self.bulk is not None and self.dataset is not None:
+            raise InputError("a release is for one dataset or for a bulk slice, not both")
+        if self.bulk is not None and len(self.bulk) > BULK_CAP:
+            raise TooLarge(f"a bulk slice of {len(self.bulk)} datasets is over the cap of {BULK_CAP}")
         if len(self.requester_secrets) > SECRETS_CAP:
             raise TooLarge(f"{len(self.requester_secrets)} requester secrets are over the cap of {SECRETS_CAP}")
         for number in self.requester_secrets:
@@ -149,6 +174,7 @@ def build_release(release: Release) -> bytes:
             "params": release.params,
             "app": release.app.to_json(),
             "dataset": None if release.dataset is None else release.dataset.to_json(),
+            "bulk": None if release.bulk is None else [_build_item(item) for item in release.bulk],
             "app_secret": release.app_secret,
             "requester_secrets": dict(release.requester_secrets),
             "result": {
@@ -189,6 +215,35 @@ def _parse_dataset(value: object) -> ReleasedDataset | None:
     )
 
 
+def _build_item(item: BulkItem) -> dict[str, object]:
+    return {"refused" if isinstance(item, RefusedDataset) else "dataset": item.to_json()}
+
+
+def _parse_item(value: object) -> BulkItem:
+    given = check_keys("bulk item", value, required=(), optional=("dataset", "refused"))
+    if len(given) != 1:
+        raise DecodeError("bulk item: expected one of dataset and refused")
+    if "refused" in given:
+        refused = check_keys("refused", given["refused"], required=("address", "cause", "message"))
+        return RefusedDataset(
+            parse_address("refused address", refused["address"]),
+            parse_text("refused cause", refused["cause"], cap=REASON_CAP),
+            parse_text("refused message", refused["message"], cap=REASON_CAP),
+        )
+    dataset = _parse_dataset(given["dataset"])
+    if dataset is None:
+        raise DecodeError("bulk item: the dataset is null")
+    return dataset
+
+
+def _parse_bulk(value: object) -> tuple[BulkItem, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > BULK_CAP:
+        raise DecodeError(f"bulk: expected a list of at most {BULK_CAP} items")
+    return tuple(_parse_item(item) for item in value)
+
+
 def _parse_secrets(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise DecodeError("requester_secrets: expected an object")
@@ -218,6 +273,7 @@ _KEYS: Final = [
     "params",
     "app",
     "dataset",
+    "bulk",
     "app_secret",
     "requester_secrets",
     "result",
@@ -252,6 +308,7 @@ def parse_release(document: bytes) -> Release:
         params=parse_text("params", given["params"], cap=PARAMS_CAP),
         app=_parse_app(given["app"]),
         dataset=_parse_dataset(given["dataset"]),
+        bulk=_parse_bulk(given["bulk"]),
         app_secret=None if app_secret is None else parse_text("app_secret", app_secret, cap=SECRET_CAP),
         requester_secrets=_parse_secrets(given["requester_secrets"]),
         result_format=_parse_format(result["format"]),
