@@ -32,6 +32,7 @@ LOG_BYTES = 16 << 20
 @click.option("--block-time", default=0.2, show_default=True, help="Seconds between blocks of the local chain.")
 @click.option("--deployer-key", type=click.Path(path_type=Path), help="With --rpc: key file of an account with ether.")
 @click.option("--slots", default=2, show_default=True, help="Tasks that the worker runs at once.")
+@click.option("--run-price", default="0.02 RLC", show_default=True, help="What the workerpool asks for one task.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 def up(
     name: str,
@@ -41,6 +42,7 @@ def up(
     block_time: float,
     deployer_key: Path | None,
     slots: int,
+    run_price: str,
     as_json: bool,
 ) -> None:
     """Start chain, contracts, market, SMS, scheduler, indexer, storage and one worker; stop with Ctrl-C.
@@ -49,7 +51,9 @@ def up(
     """
     from cloister.network.local import LocalNetwork, LocalOptions
     from cloister.network.state import is_up
+    from cloister.protocol.units import parse_nrlc
 
+    price = parse_nrlc(run_price)
     if is_up(name):
         raise Conflict(f"the network {name} is up already", hint=f"cloister down --name {name}")
     _log_to_file(name)
@@ -62,6 +66,7 @@ def up(
             rpc_url=rpc_url,
             deployer_key=deployer_key,
             slots=slots,
+            run_price=price,
         )
     )
     stop = threading.Event()

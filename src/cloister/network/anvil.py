@@ -7,6 +7,9 @@ Facts this file is built on (measured on anvil 1.7.1):
   readers see that as a reorganisation and senders send again what is missing.
 * Automine livelocks past about a thousand queued transactions, and empty blocks make every later request slower, so we mine
   on a fixed grid of ``block_time`` but only when something is pending, plus a slow heartbeat block that keeps the clock moving.
+* ethers keeps an account's transaction count for 250 ms. A transaction that is mined while its sender still asks for the receipt
+  the first time lets the next one go out with the old count (``nonce too low``), which no public chain ever does. So a block
+  waits until the pool was quiet for ``SETTLE_SECONDS``; the sender then comes back only at its next poll.
 """
 
 from __future__ import annotations
@@ -42,6 +45,10 @@ CHAIN_ID = 421614
 
 HEARTBEAT_SECONDS = 12.0
 CHECKPOINT_SECONDS = 0.5
+SETTLE_SECONDS = 0.06
+"""How long no transaction may have come in before a block is mined."""
+SETTLE_MOST = 0.4
+"""A pool that is never quiet is mined after this many seconds all the same."""
 GAS_LIMIT = 60_000_000
 
 
@@ -201,7 +208,7 @@ class LocalChain:
             if self._stop.wait(max(0.0, next_tick - time.monotonic())):
                 return
             try:
-                pending = self._pending()
+                pending = self._settled()
                 if pending or time.monotonic() - last_block >= self._options.heartbeat:
                     self._rpc.call("evm_mine")
                     last_block = time.monotonic()
@@ -218,6 +225,15 @@ class LocalChain:
                         self._launch()
                 else:
                     logger.warning("the local chain did not answer: %s", error)
+
+    def _settled(self) -> int:
+        """How many transactions wait, once no more came in for a while."""
+        pending, started = self._pending(), time.monotonic()
+        while pending and time.monotonic() - started < SETTLE_MOST and not self._stop.wait(SETTLE_SECONDS):
+            seen, pending = pending, self._pending()
+            if pending == seen:
+                break
+        return pending
 
     def _pending(self) -> int:
         """How many transactions could be mined now."""

@@ -6,6 +6,7 @@ step is idempotent, so a start that was cut short is simply repeated.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -31,8 +32,9 @@ from cloister.network.deployment import Deployment, Settings, deploy
 from cloister.network.state import NetworkState
 from cloister.protocol.codec import Address
 from cloister.protocol.networks import ContractAddresses, NetworkDescription, ServiceUrls
-from cloister.protocol.orders import OrderKind
+from cloister.protocol.orders import OrderKind, WorkerpoolOrder
 from cloister.protocol.signatures import PrivateKey
+from cloister.protocol.tags import SCONE, TEE, TEE_TDX
 from cloister.protocol.units import Nrlc, format_rlc, parse_nrlc
 from cloister.sdk.connection import Connection
 from cloister.sdk.orders import Orders
@@ -50,6 +52,9 @@ POOL_STAKE = parse_nrlc("1000 RLC")
 RUN_PRICE = parse_nrlc("0.02 RLC")
 POOL_VOLUME = 100_000
 POOL_NAME = "cloister local workerpool"
+POOL_CATEGORIES = (0, 1)
+POOL_TAGS = (TEE_TDX, TEE | SCONE)
+"""One order for today's clients and one for those that still ask for SCONE by name; the enclave is the same."""
 WORKER_STOP_SECONDS = 25.0
 WORKER_RESTART_SECONDS = 1.0
 WORKER_PAUSE_CAP = 60.0
@@ -69,6 +74,8 @@ class LocalOptions:
     rpc_url: str | None = None
     deployer_key: Path | None = None
     slots: int = 2
+    run_price: Nrlc = RUN_PRICE
+    """What the workerpool asks for one task."""
 
 
 class LocalNetwork:
@@ -293,10 +300,10 @@ class LocalNetwork:
         return workerpool
 
     def _offer_service(self) -> None:
-        """Keep one open workerpool order for the shortest categories on the market."""
+        """Keep one open workerpool order at today's price for each of the shortest categories and each tag."""
         connection = Connection(self.description, Wallet(self._held_accounts().key("scheduler")))
-        orders = Orders(connection)
-        for category in (0, 1):
+        orders, price = Orders(connection), self._options.run_price
+        for category, tag in itertools.product(POOL_CATEGORIES, POOL_TAGS):
             offered = orders.list(
                 OrderKind.WORKERPOOL,
                 workerpool=self.description.workerpool,
@@ -304,13 +311,21 @@ class LocalNetwork:
                 app="any",
                 dataset="any",
                 requester="any",
+                min_tag=tag,
+                max_tag=tag,
             )
-            if next(iter(offered), None) is None:
+            stands = False
+            for record in list(offered):
+                if isinstance(record.order, WorkerpoolOrder) and record.order.workerpoolprice == price:
+                    stands = True
+                else:
+                    connection.market.unpublish(OrderKind.WORKERPOOL, record.order_hash, connection.signer)
+            if not stands:
                 # The market refuses an order that the owner's stake does not cover: 30 % of price x volume.
                 stake = connection.hub.account(connection.address, block="latest").stake
-                volume = min(POOL_VOLUME, max(1, stake * 10 // 3 // RUN_PRICE // 4))
+                volume = min(POOL_VOLUME, max(1, stake * 10 // 3 // max(price, 1) // 4))
                 orders.publish_workerpool(
-                    self.description.workerpool, price=Nrlc(RUN_PRICE), category=category, volume=volume
+                    self.description.workerpool, price=price, category=category, volume=volume, tag=tag
                 )
 
     def _worker_log(self) -> Path:

@@ -10,7 +10,7 @@ from cloister.clients.market import OrderRecord
 from cloister.errors import Denied, NotFound
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
 from cloister.protocol.orders import Operation, Order, OrderKind, RequestOrder, WorkerpoolOrder, sign_order
-from cloister.protocol.tags import TEE_TDX
+from cloister.protocol.tags import TEE_TDX, Tag
 from cloister.protocol.units import parse_nrlc
 from cloister.sdk.connection import Connection
 
@@ -34,7 +34,14 @@ class Orders:
         return self._connection.market.order(kind, order_hash)
 
     def publish_workerpool(
-        self, workerpool: str, *, price: str | int = 0, category: int = 0, volume: int = 1000, trust: int = 0
+        self,
+        workerpool: str,
+        *,
+        price: str | int = 0,
+        category: int = 0,
+        volume: int = 1000,
+        trust: int = 0,
+        tag: Tag = TEE_TDX,
     ) -> Bytes32:
         """Offer a workerpool's service; its owner must have staked 30 % of the price for each task."""
         connection = self._connection
@@ -43,7 +50,7 @@ class Orders:
                 workerpool=Address(workerpool),
                 workerpoolprice=parse_nrlc(price),
                 volume=volume,
-                tag=TEE_TDX,
+                tag=tag,
                 category=category,
                 trust=trust,
                 apprestrict=ZERO_ADDRESS,
