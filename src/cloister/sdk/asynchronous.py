@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 from cloister.clients.market import OrderRecord
 from cloister.protocol.codec import ZERO_ADDRESS, Bytes32
 from cloister.protocol.orders import Order, OrderKind
+from cloister.protocol.tags import TEE_TDX, Tag
 from cloister.protocol.units import INFINITE_VOLUME
 from cloister.sdk.access import Grant, When
 from cloister.sdk.account import Account, Balances
 from cloister.sdk.apps import App, IApps
+from cloister.sdk.bulk import Access as BulkAccess
+from cloister.sdk.bulk import BulkRequest, BulkStatus
 from cloister.sdk.data_protector import DataProtector
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
@@ -113,11 +116,24 @@ class AsyncOrders:
         return await asyncio.to_thread(self._twin.show, kind, order_hash)
 
     async def publish_workerpool(
-        self, workerpool: str, *, price: str | int = 0, category: int = 0, volume: int = 1000, trust: int = 0
+        self,
+        workerpool: str,
+        *,
+        price: str | int = 0,
+        category: int = 0,
+        volume: int = 1000,
+        trust: int = 0,
+        tag: Tag = TEE_TDX,
     ) -> Bytes32:
         """Offer a workerpool's service; its owner must have staked 30 % of the price for each task."""
         return await asyncio.to_thread(
-            self._twin.publish_workerpool, workerpool, price=price, category=category, volume=volume, trust=trust
+            self._twin.publish_workerpool,
+            workerpool,
+            price=price,
+            category=category,
+            volume=volume,
+            trust=trust,
+            tag=tag,
         )
 
     async def cancel(self, kind: OrderKind, order: Order | str) -> str:
@@ -155,9 +171,9 @@ class AsyncTasks:
         """Take the money of a late task back. Returns the transaction's hash."""
         return await asyncio.to_thread(self._twin.claim, task_id, deal_id=deal_id)
 
-    async def result(self, task_id: str) -> Result:
-        """Download and open a completed task's result."""
-        return await asyncio.to_thread(self._twin.result, task_id)
+    async def result(self, task_id: str, *, pem_private_key: str | None = None) -> Result:
+        """Download and open a completed task's result. ``pem_private_key`` opens one that is sealed to an RSA key, as iExec's"""
+        return await asyncio.to_thread(self._twin.result, task_id, pem_private_key=pem_private_key)
 
     async def receipt(self, task_id: str, result: Result) -> ResultReceipt:
         """The receipt inside a task's opened result, beside the digest that the chain has."""
@@ -299,6 +315,7 @@ class AsyncDataProtector:
         trust: int = 0,
         purpose: str | None = None,
         encrypt_result: bool = True,
+        result_key: str | None = None,
         callback: str = ZERO_ADDRESS,
         wait: bool = True,
         timeout: float | None = None,
@@ -320,6 +337,7 @@ class AsyncDataProtector:
             trust=trust,
             purpose=purpose,
             encrypt_result=encrypt_result,
+            result_key=result_key,
             callback=callback,
             wait=wait,
             timeout=timeout,
@@ -331,6 +349,62 @@ class AsyncDataProtector:
         """Wait until a task ended."""
         return await asyncio.to_thread(self._twin.wait_for_task_completion, task_id, deal_id=deal_id, timeout=timeout)
 
-    async def get_result_from_completed_task(self, task_id: str) -> Result:
-        """Download and open a completed task's result."""
-        return await asyncio.to_thread(self._twin.get_result_from_completed_task, task_id)
+    async def get_result_from_completed_task(self, task_id: str, *, pem_private_key: str | None = None) -> Result:
+        """Download and open a completed task's result; ``pem_private_key`` opens one that is sealed to an RSA key."""
+        return await asyncio.to_thread(
+            self._twin.get_result_from_completed_task, task_id, pem_private_key=pem_private_key
+        )
+
+    async def prepare_bulk_request(
+        self,
+        bulk_accesses: Sequence[BulkAccess],
+        *,
+        app: App | str,
+        max_protected_data_per_task: int = 100,
+        args: str | None = None,
+        input_files: Sequence[str] = (),
+        secrets: Mapping[int, str] | None = None,
+        app_max_price: str | int = 0,
+        workerpool_max_price: str | int = 0,
+        workerpool: str | None = None,
+        category: int = 0,
+        trust: int = 0,
+        purpose: str | None = None,
+        encrypt_result: bool = True,
+        result_key: str | None = None,
+    ) -> BulkRequest:
+        """Sign one request to run ``app`` on many data, granted with ``allow_bulk``; nothing is paid yet."""
+        return await asyncio.to_thread(
+            self._twin.prepare_bulk_request,
+            bulk_accesses,
+            app=app,
+            max_protected_data_per_task=max_protected_data_per_task,
+            args=args,
+            input_files=input_files,
+            secrets=secrets,
+            app_max_price=app_max_price,
+            workerpool_max_price=workerpool_max_price,
+            workerpool=workerpool,
+            category=category,
+            trust=trust,
+            purpose=purpose,
+            encrypt_result=encrypt_result,
+            result_key=result_key,
+        )
+
+    async def process_bulk_request(
+        self,
+        bulk_request: BulkRequest | Mapping[str, Any],
+        *,
+        workerpool: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> list[Run]:
+        """Make and pay the deals of a bulk request; one run for each slice, in order. Calling again pays nothing twice."""
+        return await asyncio.to_thread(
+            self._twin.process_bulk_request, bulk_request, workerpool=workerpool, wait=wait, timeout=timeout
+        )
+
+    async def inspect_bulk_request(self, bulk_request: BulkRequest | Mapping[str, Any]) -> BulkStatus:
+        """Where each slice of a bulk request stands; each run's ``result.bulk_items()`` says what became of each data."""
+        return await asyncio.to_thread(self._twin.inspect_bulk_request, bulk_request)

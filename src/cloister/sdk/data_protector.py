@@ -12,10 +12,13 @@ from cloister.protocol.units import parse_nrlc
 from cloister.sdk.access import Access, Grant, When
 from cloister.sdk.account import Account
 from cloister.sdk.apps import App, IApps
+from cloister.sdk.bulk import Access as BulkAccess
+from cloister.sdk.bulk import Bulk, BulkRequest, BulkStatus
 from cloister.sdk.connection import Connection
+from cloister.sdk.finding import Request
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
-from cloister.sdk.processing import Processing, Request, Run
+from cloister.sdk.processing import Processing, Run
 from cloister.sdk.progress import Listener, silent
 from cloister.sdk.protection import ProtectedData, Protection
 from cloister.sdk.results import Result
@@ -193,13 +196,15 @@ class DataProtector:
         trust: int = 0,
         purpose: str | None = None,
         encrypt_result: bool = True,
+        result_key: str | None = None,
         callback: str = ZERO_ADDRESS,
         wait: bool = True,
         timeout: float | None = None,
     ) -> Run:
         """Run ``app`` on the data in an enclave and pay for it. The result comes back sealed to this wallet.
 
-        Everything that can be refused is refused before money moves. ``encrypt_result=False`` makes the result public.
+        Everything that can be refused is refused before money moves. ``encrypt_result=False`` makes the result public;
+        ``result_key``, the PEM of an RSA public key, seals it as iExec's clients open it.
         """
         request = Request(
             app=_address(app),
@@ -216,6 +221,7 @@ class DataProtector:
             trust=trust,
             purpose=purpose,
             encrypt_result=encrypt_result,
+            result_key=result_key,
             callback=Address(callback),
         )
         run = Processing(self.connection, self._tell).start(request)
@@ -227,10 +233,76 @@ class DataProtector:
         """Wait until a task ended."""
         return self.tasks.wait(task_id, deal_id=deal_id, timeout=timeout)
 
-    def get_result_from_completed_task(self, task_id: str) -> Result:
-        """Download and open a completed task's result."""
-        return self.tasks.result(task_id)
+    def get_result_from_completed_task(self, task_id: str, *, pem_private_key: str | None = None) -> Result:
+        """Download and open a completed task's result; ``pem_private_key`` opens one that is sealed to an RSA key."""
+        return self.tasks.result(task_id, pem_private_key=pem_private_key)
+
+    # --- bulk ---
+
+    def prepare_bulk_request(
+        self,
+        bulk_accesses: Sequence[BulkAccess],
+        *,
+        app: App | str,
+        max_protected_data_per_task: int = 100,
+        args: str | None = None,
+        input_files: Sequence[str] = (),
+        secrets: Mapping[int, str] | None = None,
+        app_max_price: str | int = 0,
+        workerpool_max_price: str | int = 0,
+        workerpool: str | None = None,
+        category: int = 0,
+        trust: int = 0,
+        purpose: str | None = None,
+        encrypt_result: bool = True,
+        result_key: str | None = None,
+    ) -> BulkRequest:
+        """Sign one request to run ``app`` on many data, granted with ``allow_bulk``; nothing is paid yet.
+
+        ``bulk_accesses`` are grants of ours or of iExec's clients. The request is plain JSON (``to_json``) that iExec's
+        ``processBulkRequest`` takes as well.
+        """
+        request = Request(
+            app=_address(app),
+            dataset=None,
+            args=args,
+            input_files=input_files,
+            secrets=secrets,
+            app_max_price=parse_nrlc(app_max_price),
+            workerpool_max_price=parse_nrlc(workerpool_max_price),
+            workerpool=None if workerpool is None else Address(workerpool),
+            category=category,
+            trust=trust,
+            purpose=purpose,
+            encrypt_result=encrypt_result,
+            result_key=result_key,
+        )
+        return Bulk(self.connection, self._tell).prepare(
+            bulk_accesses, request, max_per_task=max_protected_data_per_task
+        )
+
+    def process_bulk_request(
+        self,
+        bulk_request: BulkRequest | Mapping[str, Any],
+        *,
+        workerpool: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> list[Run]:
+        """Make and pay the deals of a bulk request; one run for each slice, in order. Calling again pays nothing twice."""
+        runs = Bulk(self.connection, self._tell).process(
+            _bulk(bulk_request), workerpool=None if workerpool is None else Address(workerpool)
+        )
+        return [run.wait(timeout) for run in runs] if wait else runs
+
+    def inspect_bulk_request(self, bulk_request: BulkRequest | Mapping[str, Any]) -> BulkStatus:
+        """Where each slice of a bulk request stands; each run's ``result.bulk_items()`` says what became of each data."""
+        return Bulk(self.connection, self._tell).inspect(_bulk(bulk_request))
 
 
 def _address(thing: ProtectedData | App | str) -> Address:
     return Address(thing) if isinstance(thing, str) else thing.address
+
+
+def _bulk(request: BulkRequest | Mapping[str, Any]) -> BulkRequest:
+    return request if isinstance(request, BulkRequest) else BulkRequest.parse(request)

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cloister.errors import Conflict, Denied, InputError, NotFound
-from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
-from cloister.protocol.matching import Match, match_orders
-from cloister.protocol.orders import AppOrder, DatasetOrder, OrderKind, RequestOrder, WorkerpoolOrder, sign_order
+from cloister.errors import InputError
+from cloister.protocol.codec import ZERO_ADDRESS, Bytes32
+from cloister.protocol.orders import AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder, sign_order
 from cloister.protocol.params import RequestParams
 from cloister.protocol.tags import TEE
 from cloister.protocol.tasks import task_id
-from cloister.protocol.units import Nrlc, format_rlc
 from cloister.sdk.connection import Connection
+from cloister.sdk.finding import OrderFinder, Request
 from cloister.sdk.progress import Listener, Progress
 from cloister.sdk.results import Result
 from cloister.sdk.tasks import Tasks
 
 if TYPE_CHECKING:
-    from cloister.clients.market import OrderRecord
     from cloister.sdk.receipts import ResultReceipt
 
 RESULT_KEY_SECRET = "cloister-result-encryption-public-key"  # noqa: S105  (a name, not a secret)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a requester wants. Prices are the most they pay per task; ``purpose`` is checked against the grant's policy."""
-
-    app: Address
-    dataset: Address | None
-    args: str | None = None
-    input_files: Sequence[str] = ()
-    secrets: Mapping[int, str] | None = None
-    data_max_price: Nrlc = Nrlc(0)
-    app_max_price: Nrlc = Nrlc(0)
-    workerpool_max_price: Nrlc = Nrlc(0)
-    workerpool: Address | None = None
-    user_whitelist: Address | None = None
-    category: int = 0
-    trust: int = 0
-    purpose: str | None = None
-    encrypt_result: bool = True
-    callback: Address = ZERO_ADDRESS
+RSA_RESULT_KEY_SECRET = "iexec-result-encryption-public-key"  # noqa: S105  (a name, not a secret)
 
 
 class Run:
     """A started task. ``result`` waits, downloads and opens; ``receipt`` is what the enclave signed."""
 
-    def __init__(self, tasks: Tasks, *, task_id: Bytes32, deal_id: Bytes32, transaction: str) -> None:
+    def __init__(self, tasks: Tasks, *, task_id: Bytes32, deal_id: Bytes32, transaction: str, index: int = 0) -> None:
         self._tasks = tasks
+        self.index = index
         self.task_id = task_id
         self.deal_id = deal_id
         self.transaction = transaction
@@ -87,6 +65,7 @@ class Processing:
 
     def __init__(self, connection: Connection, listener: Listener) -> None:
         self._connection = connection
+        self._finder = OrderFinder(connection)
         self._tell = listener
 
     def start(self, request: Request) -> Run:
@@ -98,124 +77,21 @@ class Processing:
             Conflict: too little stake.
         """
         self._tell(Progress("FETCH_ORDERS"))
-        app = self._app_order(request)
-        dataset = self._dataset_order(request)
-        workerpool = self._workerpool_order(request, app)
+        app = self._finder.app_order(request)
+        dataset = self._finder.dataset_order(request)
+        workerpool = self._finder.workerpool_order(request, app)
         self._tell(Progress("FETCH_ORDERS", finished=True))
-        params = self._params(request)
+        params = self.build_params(request)
         order = self._request_order(request, app, dataset, workerpool, params)
-        matching = self._check(app, dataset, workerpool, order)
-        self._check_stake(matching)
-        if request.encrypt_result:
-            self._push_result_key()
+        self._finder.check_stake(self._finder.check(app, dataset, workerpool, order))
+        self.push_result_key(request)
         self._tell(Progress("REQUEST_TO_PROCESS_PROTECTED_DATA"))
         return self._match(app, dataset, workerpool, order)
 
-    # --- orders ---
-
-    def _app_order(self, request: Request) -> AppOrder:
-        records = self._connection.market.orders(
-            OrderKind.APP,
-            app=request.app,
-            dataset=request.dataset or ZERO_ADDRESS,
-            requester=self._connection.address,
-            workerpool="any" if request.workerpool is None else request.workerpool,
-            min_tag=TEE,
-        )
-        cheapest: int | None = None
-        for record in records:
-            if not isinstance(record.order, AppOrder) or self._is_used_up(record):
-                continue
-            if record.order.appprice <= request.app_max_price:
-                return record.order
-            cheapest = record.order.appprice if cheapest is None else min(cheapest, record.order.appprice)
-        if cheapest is not None:
-            raise NotFound(
-                f"no app order found for the desired price: {request.app} costs {format_rlc(cheapest)}, "
-                f"you allow {format_rlc(request.app_max_price)}",
-                hint="raise app_max_price (--app-price)",
-            )
-        if self._connection.apps.owner_of_entry(request.app, block="latest") is None:
-            raise NotFound(f"no app deployed at {request.app}", hint="check the address, and the network")
-        raise NotFound(f"no app order found for {request.app}", hint="its owner must publish it: cloister app publish")
-
-    def _dataset_order(self, request: Request) -> DatasetOrder | None:
-        if request.dataset is None:
-            return None
-        connection = self._connection
-        if connection.datasets.owner_of_entry(request.dataset, block="latest") is None:
-            raise NotFound(f"no protected data at {request.dataset}", hint="check the address, and the network")
-        cheapest: int | None = None
-        revoked = False
-        for app in (request.app, request.user_whitelist):
-            if app is None:
-                continue
-            for record in connection.market.orders(
-                OrderKind.DATASET,
-                dataset=request.dataset,
-                app=app,
-                requester=connection.address,
-                workerpool="any" if request.workerpool is None else request.workerpool,
-            ):
-                if not isinstance(record.order, DatasetOrder):
-                    continue
-                if self._is_used_up(record):
-                    revoked = revoked or connection.hub.is_closed(record.order_hash, block="latest")
-                    continue
-                if record.order.datasetprice <= request.data_max_price:
-                    return record.order
-                cheapest = record.order.datasetprice if cheapest is None else min(cheapest, record.order.datasetprice)
-        if cheapest is not None:
-            raise NotFound(
-                f"no dataset order found for the desired price: {request.dataset} costs {format_rlc(cheapest)}, "
-                f"you allow {format_rlc(request.data_max_price)}",
-                hint="raise data_max_price (--data-price)",
-            )
-        what = "the access was revoked" if revoked else "no access is granted, or it was revoked or used up"
-        raise Denied(
-            f"{what}: {connection.address} may not use {request.dataset} with app {request.app}",
-            hint="ask its owner for a grant: cloister access grant",
-            code="no-grant",
-        )
-
-    def _workerpool_order(self, request: Request, app: AppOrder) -> WorkerpoolOrder:
-        cheapest: int | None = None
-        for record in self._connection.market.orders(
-            OrderKind.WORKERPOOL,
-            workerpool=request.workerpool,
-            app=request.app,
-            dataset=request.dataset or ZERO_ADDRESS,
-            requester=self._connection.address,
-            min_tag=app.tag,
-            category=request.category,
-            min_trust=request.trust or None,
-        ):
-            if not isinstance(record.order, WorkerpoolOrder) or self._is_used_up(record):
-                continue
-            if record.order.workerpoolprice <= request.workerpool_max_price:
-                return record.order
-            price = record.order.workerpoolprice
-            cheapest = price if cheapest is None else min(cheapest, price)
-        if cheapest is not None:
-            raise NotFound(
-                f"no workerpool order found for the desired price: the cheapest costs {format_rlc(cheapest)}, "
-                f"you allow {format_rlc(request.workerpool_max_price)}",
-                hint="raise workerpool_max_price (--workerpool-price)",
-            )
-        raise NotFound(
-            f"no workerpool offers category {request.category} with trust {request.trust}",
-            hint="is the network up? cloister status",
-        )
-
-    def _is_used_up(self, record: OrderRecord) -> bool:
-        """Whether the chain has nothing left of an order: closed, or matched as often as it may be. The market follows a
-        little later.
-        """
-        return self._connection.hub.consumed(record.order_hash, block="latest") >= record.order.volume
-
     # --- the request ---
 
-    def _params(self, request: Request) -> RequestParams:
+    def build_params(self, request: Request) -> RequestParams:
+        """The request's params; its secrets are pushed to the SMS on the way."""
         named: dict[int, str] = {}
         for slot, value in (request.secrets or {}).items():
             if slot < 1:
@@ -225,7 +101,7 @@ class Processing:
             self._connection.sms.push_requester_secret(self._connection.address, name, value, self._connection.signer)
             named[slot] = name
         key_id = None
-        if request.encrypt_result and self._connection.wallet is not None:
+        if request.encrypt_result and request.result_key is None and self._connection.wallet is not None:
             key_id = self._connection.wallet.result_key().public.key_id
         return RequestParams(
             iexec_args=request.args,
@@ -268,34 +144,25 @@ class Processing:
             connection.domain,
         )
 
-    def _check(
-        self, app: AppOrder, dataset: DatasetOrder | None, workerpool: WorkerpoolOrder, request: RequestOrder
-    ) -> Match:
-        """The contract's own checks, made here first: they cost nothing and say more."""
-        facts = self._connection.hub.matching_facts(app, dataset, workerpool, request, block="latest")
-        return match_orders(app, dataset, workerpool, request, facts)
-
-    def _check_stake(self, matching: Match) -> None:
+    def push_result_key(self, request: Request) -> None:
+        """Tell the SMS which key opens the result: this wallet's own, or the RSA key that the request names. The same key
+        again is no change.
+        """
         connection = self._connection
-        stake = connection.hub.account(connection.address, block="latest").stake
-        if matching.total_price > stake:
-            raise Conflict(
-                f"cost per task ({format_rlc(matching.total_price)}) is greater than requester account stake "
-                f"({format_rlc(stake)}). orders can't be matched",
-                hint=f'cloister account deposit "{format_rlc(matching.total_price - stake)}"',
-                code="stake-too-low",
-            )
+        if not request.encrypt_result:
+            return
+        if request.result_key is not None:
+            from cloister.sealing.rsa_results import parse_result_public_key
 
-    def _push_result_key(self) -> None:
-        """Tell the SMS which key opens this wallet's results. The same key again is no change."""
-        import base64
-
-        connection = self._connection
-        if connection.wallet is None:
+            pem = request.result_key.encode()
+            parse_result_public_key(pem)
+            name, value = RSA_RESULT_KEY_SECRET, base64.b64encode(pem).decode()
+        elif connection.wallet is not None:
+            name, value = RESULT_KEY_SECRET, base64.b64encode(connection.wallet.result_key().public.raw).decode()
+        else:
             raise InputError("an encrypted result needs a wallet")
         self._tell(Progress("PUSH_ENCRYPTION_KEY"))
-        value = base64.b64encode(connection.wallet.result_key().public.raw).decode()
-        connection.sms.set_web2_secret(connection.address, RESULT_KEY_SECRET, value, connection.signer)
+        connection.sms.set_web2_secret(connection.address, name, value, connection.signer)
         self._tell(Progress("PUSH_ENCRYPTION_KEY", finished=True))
 
     def _match(

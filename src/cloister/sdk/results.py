@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cloister.datasets.archive import Archive
-from cloister.errors import NotFound, VerificationError
+from cloister.errors import DecodeError, NotFound, VerificationError
+from cloister.protocol.codec import Address, check_keys, parse_address, parse_json, parse_text, parse_uint
 
+BULK_NAME = "bulk.json"
+BULK_REPORT_CAP = 1 << 20
 RECEIPT_NAME = "receipt.cose"
 IN_MEMORY = 8 << 20
 """Opened results up to this size stay in memory; larger ones lie in an unnamed temporary file, bytes."""
 PIECE = 1 << 20
 RESULT_CAP = 8 << 30
 """Largest sealed result that is downloaded, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkItem:
+    """What became of one protected data of a bulk slice. ``index`` counts from 1, as the iApp's variables do."""
+
+    index: int
+    protected_data: Address
+    ok: bool
+    cause: str | None = None
+    message: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON for machines."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Result:
@@ -52,6 +71,21 @@ class Result:
                 f'no "{name}" file found in the result', hint=f"it holds: {', '.join(self.names())}"
             ) from None
 
+    def bulk_items(self) -> tuple[BulkItem, ...]:
+        """What became of each protected data of a bulk task, as its enclave reports it.
+
+        Raises:
+            NotFound: the task was no bulk task. DecodeError: the report does not read.
+        """
+        try:
+            raw = self._archive.read(BULK_NAME)
+        except NotFound:
+            raise NotFound("this result is of no bulk task", hint="read() gives its files") from None
+        value = parse_json(raw, cap=BULK_REPORT_CAP)
+        if not isinstance(value, list):
+            raise DecodeError(f"{BULK_NAME} is no list")
+        return tuple(_parse_item(item) for item in value)
+
     def save(self, folder: Path) -> list[Path]:
         """Write all files and the receipt under ``folder``; returns their paths. Files of the same name are replaced."""
         written = []
@@ -64,3 +98,38 @@ class Result:
                 shutil.copyfileobj(source, target, PIECE)
             written.append(path)
         return written
+
+
+def open_rsa(chunks: Iterable[bytes], pem_private_key: str) -> Iterator[bytes]:
+    """Open a result that is sealed as iExec's clients open it; yields the plaintext ZIP.
+
+    Raises:
+        InputError: the key is none. DecodeError, VerificationError: the result is not one sealed to it.
+    """
+    from cloister.sealing.rsa_results import open_result_rsa, parse_result_private_key
+
+    key = parse_result_private_key(pem_private_key)
+    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as sealed:
+        size = 0
+        for chunk in chunks:
+            size += len(chunk)
+            if size > RESULT_CAP:
+                raise VerificationError(f"the result is larger than {RESULT_CAP} bytes")
+            sealed.write(chunk)
+        sealed.seek(0)
+        yield from open_result_rsa(key, sealed)
+
+
+def _parse_item(value: object) -> BulkItem:
+    given = check_keys("bulk item", value, required=("index", "dataset", "status"), optional=("cause", "message"))
+    if given["status"] not in ("ok", "failed"):
+        raise DecodeError("bulk item: status is neither ok nor failed")
+    texts = [
+        None if given.get(name) is None else parse_text(name, given[name], cap=1024) for name in ("cause", "message")
+    ]
+    return BulkItem(
+        parse_uint("index", given["index"]),
+        parse_address("dataset", given["dataset"]),
+        given["status"] == "ok",
+        *texts,
+    )

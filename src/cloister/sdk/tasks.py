@@ -17,7 +17,7 @@ from cloister.protocol.tasks import Task, TaskStatus
 from cloister.protocol.tasks import task_id as derive_task_id
 from cloister.sdk.connection import Connection
 from cloister.sdk.progress import Listener, Progress
-from cloister.sdk.results import RECEIPT_NAME, Result
+from cloister.sdk.results import RECEIPT_NAME, Result, open_rsa
 from cloister.sealing.results import open_result
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ class Tasks:
         )
         return connection.sender.send(call, intent=f"claim:{view.task_id}").transaction
 
-    def result(self, task_id: str) -> Result:
-        """Download and open a completed task's result.
+    def result(self, task_id: str, *, pem_private_key: str | None = None) -> Result:
+        """Download and open a completed task's result. ``pem_private_key`` opens one that is sealed to an RSA key, as iExec's
+        clients ask for.
 
         Raises:
             Conflict: the task is not completed, or its result is not downloadable.
@@ -228,7 +229,7 @@ class Tasks:
             raise NotFound(f"no deal found for id {task.deal_id} on chain {connection.network.chain_id}")
         self._tell(Progress("TASK_RESULT_DOWNLOAD"))
         chunks = self._download(task)
-        result = self._open(chunks, deal, identity)
+        result = self._open(chunks, deal, identity, pem_private_key)
         self._tell(Progress("TASK_RESULT_DOWNLOAD", finished=True))
         return result
 
@@ -251,15 +252,17 @@ class Tasks:
         location = downloadable_location(parse_results_location(task.results))
         return self._connection.store.open(location)
 
-    def _open(self, chunks: Iterable[bytes], deal: Deal, task_id: Bytes32) -> Result:
+    def _open(self, chunks: Iterable[bytes], deal: Deal, task_id: Bytes32, pem_private_key: str | None) -> Result:
         params = RequestParams.parse(deal.params, allow_unknown=True)
         if not params.iexec_result_encryption:
             return Result(chunks, encrypted=False)
         if params.cloister_result_key is None:
-            raise Conflict(
-                f"the result of {task_id} is sealed to an RSA key of iExec's kind",
-                hint="cloister result open FILE --pem KEY, or iExec's own client",
-            )
+            if pem_private_key is None:
+                raise Conflict(
+                    f"the result of {task_id} is sealed to an RSA key",
+                    hint="give that private key: pem_private_key=, or cloister result open --pem FILE",
+                )
+            return Result(open_rsa(chunks, pem_private_key), encrypted=True)
         wallet = self._connection.wallet
         if wallet is None or wallet.address != deal.beneficiary:
             raise VerificationError(
