@@ -40,6 +40,7 @@ from cloister.protocol.releases import (
 from cloister.protocol.signatures import PrivateKey, message_digest, recover_address
 
 __all__ = [
+    "FINAL_REFUSALS",
     "NonceGrant",
     "Release",
     "ReleasedApp",
@@ -66,11 +67,44 @@ EVIDENCE_CAP: Final = 64 * 1024
 COLLATERAL_CAP: Final = 512 * 1024
 """Largest collateral in bytes of canonical JSON."""
 HPKE_KEY_CAP: Final = 4 * 1024
-SEALED_CAP: Final = 256 * 1024
+SEALED_CAP: Final = 512 * 1024
+"""Largest sealed release in bytes; its base64 stays under ``CALL_CAP``."""
 PURPOSE_CAP: Final = 16
 NAME_CAP: Final = 64
 CALL_CAP: Final = 1024 * 1024
 """Largest ``SessionCall`` in bytes of JSON."""
+FINAL_REFUSALS: Final = frozenset(
+    {
+        # the deal and what its requester signed
+        "deal-not-tee",
+        "params-refused",
+        "requester-secret-missing",
+        "result-key-missing",
+        "result-key-malformed",
+        "release-too-large",
+        # the data, its key and its grant
+        "dataset-unknown",
+        "dataset-key-missing",
+        "order-signature",
+        "order-closed",
+        "restriction",
+        # the access policy of the grant
+        "policy-missing",
+        "no-longer-valid",
+        "purpose-missing",
+        "purpose-refused",
+        "app-purpose-refused",
+        # the slice of a bulk request
+        "bulk-not-served",
+        "bulk-with-dataset",
+        "bulk-root-malformed",
+        "bulk-index-missing",
+        "bulk-slice-malformed",
+    }
+)
+"""Codes of refusals that rest on the deal, the grant or the data alone: no other worker, enclave or moment of this task
+is likely to hear anything else, so that asking again is of no use. What may change by itself or with another machine
+(``not-yet-valid``, ``enclave-refused``, evidence, a task that may be reopened) is not among them."""
 
 
 def _check_version(what: str, value: object) -> None:
