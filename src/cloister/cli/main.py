@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "access": ("cloister.cli.access:access", "Grant, list and revoke access to protected data."),
     "app": ("cloister.cli.app:app", "Build, deploy and publish iApps."),
     "run": ("cloister.cli.run:run", "Run an app on protected data and open the result."),
+    "bulk": ("cloister.cli.bulk:bulk", "Run an app on many protected data at once."),
     "task": ("cloister.cli.task:task", "Watch tasks, read logs, claim late ones."),
     "result": ("cloister.cli.result:result", "Open a task's result."),
     "order": ("cloister.cli.order:order", "Look into the order books, cancel orders."),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import NotFound
+from cloister.files import write_durably
 from cloister.protocol.signatures import PrivateKey
 from cloister.sdk.wallet import load_keys
 
@@ -50,12 +50,5 @@ def load_accounts(path: Path) -> Accounts:
 
 
 def _write_new(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = {role: "0x" + secrets.token_bytes(32).hex() for role in (*DEMO_ROLES, *OPERATOR_ROLES)}
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(keys, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_durably(path, json.dumps(keys, indent=1).encode())

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from cloister.chain.rpc import JsonRpc, parse_quantity
 from cloister.errors import CloisterError, ConfigurationError, UnavailableError
+from cloister.files import write_durably
 from cloister.network.children import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ class LocalChain:
             UnavailableError: anvil did not come up.
         """
         self._options.state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._options.state_folder.glob(f".{self._checkpoint.name}.*.tmp"):
+            left.unlink(missing_ok=True)  # of a checkpoint that a kill cut short
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -159,17 +162,7 @@ class LocalChain:
         with self._checkpoint_lock:
             dump = self._rpc.call("anvil_dumpState")
             data = bytes.fromhex(str(dump).removeprefix("0x"))
-            temporary = self._checkpoint.with_suffix(".tmp")
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._checkpoint)
-            folder = os.open(self._checkpoint.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_durably(self._checkpoint, data)
 
     def _launch(self) -> None:
         command = [

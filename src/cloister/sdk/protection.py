@@ -17,6 +17,7 @@ from typing import Any
 
 from cloister.datasets.packing import Packed, pack
 from cloister.errors import ConfigurationError, Conflict
+from cloister.files import write_durably
 from cloister.protocol.codec import Address, Bytes32
 from cloister.sdk.connection import Connection
 from cloister.sdk.home import wallet_folder
@@ -157,14 +158,7 @@ class Protection:
         return self._folder / f"{checksum}.json"
 
     def _remember(self, record: _Stored) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self._file(record.checksum).with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._file(record.checksum))
+        write_durably(self._file(record.checksum), json.dumps(asdict(record)).encode())
 
     def _forget(self, record: _Stored) -> None:
         self._file(record.checksum).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from cloister.errors import ConfigurationError, InputError, NotFound, quoted
+from cloister.files import create_durably
 from cloister.protocol.codec import Address
 from cloister.protocol.signatures import PrivateKey
 from cloister.sdk.home import network_folder, wallet_folder
@@ -88,18 +89,7 @@ class Wallet:
         path = wallet_folder(self.address) / "result.key"
         if not path.exists():
             key = HpkePrivateKey.generate(os.urandom)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(base64.b64encode(key.raw))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)  # another process may have made one in between: the first stays
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink()
+            create_durably(path, base64.b64encode(key.raw))  # another process may have been first: then its key stays
         return HpkePrivateKey(base64.b64decode(path.read_bytes()))
 
 
