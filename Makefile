@@ -7,6 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 TOOLS := node_modules/.package-lock.json
+CLIENTS := tests/interop/node_modules/.package-lock.json
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -32,10 +33,16 @@ $(TOOLS): package.json package-lock.json
 	@npm install --no-save --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
+$(CLIENTS): tests/interop/package.json tests/interop/package-lock.json
+	@echo "installing iExec's own clients, which the tests run against a live network"
+	@npm ci --prefix tests/interop --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 demo: setup ## Run the whole story: protect, grant, run in an enclave, pay, open, revoke
 	@$(VENV)/bin/cloister demo
 
-test: setup ## Lint, types, import contracts, contracts, services, end to end
+test: setup $(CLIENTS) ## Lint, types, import contracts, contracts, services, end to end
+	@$(PY) deploy/preflight.py --tests
 	@deploy/run-tests.sh
 
 bench: setup ## Measure gas, throughput, memory, latency; print a table beside the budgets
@@ -57,4 +64,4 @@ lock: ## Resolve requirements/*.txt anew from the *.in files and pyproject.toml 
 	  --no-header --no-emit-index-url --no-emit-find-links -q -o apps/breast-cancer/requirements.txt
 
 clean: ## Remove what was built
-	rm -rf $(VENV) node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/cloister/chain/artifacts/*.json apps/*/build
+	rm -rf $(VENV) node_modules tests/interop/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/cloister/chain/artifacts/*.json apps/*/build

@@ -1,7 +1,7 @@
 """Names what a machine lacks and how to install it, before something fails half-way. Standard library only.
 
-``--before`` checks what set-up itself needs; without it, what running an enclave needs. As root on Debian, bubblewrap is
-installed on the spot; otherwise the command is named.
+``--before`` checks what set-up itself needs; without it, what running an enclave needs; ``--tests`` what the tests want
+besides. As root on Debian it is installed on the spot; otherwise the command is named.
 """
 
 from __future__ import annotations
@@ -32,23 +32,38 @@ def missing_for_setup() -> list[str]:
 
 
 def ensure_bubblewrap() -> list[str]:
-    """Install bubblewrap when that is possible without asking."""
-    if shutil.which("bwrap"):
+    """Install the sandbox when that is possible without asking."""
+    if _ensure("bwrap", "bubblewrap", "the sandbox that enclaves run in"):
         return []
+    return ["bubblewrap, the sandbox that enclaves run in: sudo apt-get install bubblewrap"]
+
+
+def ensure_chromium() -> list[str]:
+    """Install the browser when that is possible without asking. Without it the browser's test is skipped, by name."""
+    if not _ensure("chromium", "chromium", "the browser of one test"):
+        print("no chromium: the browser's test will be skipped (sudo apt-get install chromium)", file=sys.stderr)
+    return []
+
+
+def _ensure(program: str, package: str, purpose: str) -> bool:
+    if shutil.which(program):
+        return True
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        print("installing bubblewrap (the sandbox that enclaves run in)")
+        print(f"installing {package} ({purpose})")
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "bubblewrap"]):
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        for command in (["apt-get", "update", "-qq"], install):
             if subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode:
                 break
-        if shutil.which("bwrap"):
-            return []
-    return ["bubblewrap, the sandbox that enclaves run in: sudo apt-get install bubblewrap"]
+    return shutil.which(program) is not None
+
+
+CHECKS = {"--before": missing_for_setup, "--tests": ensure_chromium}
 
 
 def main() -> int:
     """Report; 0 when nothing is missing."""
-    problems = missing_for_setup() if "--before" in sys.argv else ensure_bubblewrap()
+    problems = CHECKS.get(sys.argv[1] if len(sys.argv) > 1 else "", ensure_bubblewrap)()
     for problem in problems:
         print(f"missing: {problem}", file=sys.stderr)
     return 1 if problems else 0
