@@ -21,9 +21,9 @@ import pytest
 from cloister import DataProtector
 from cloister.chain.rpc import JsonRpc
 from cloister.network.local import LocalNetwork, LocalOptions
-from cloister.protocol.codec import Bytes32
+from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.signatures import PrivateKey
-from cloister.protocol.units import parse_nrlc
+from cloister.protocol.units import Nrlc, parse_nrlc
 from cloister.sdk.account import Balances
 from cloister.sdk.processing import Run
 from cloister.sdk.tasks import TaskView
@@ -63,18 +63,20 @@ class LiveNetwork:
     def newcomer(self, *, wallet: str = "0", stake: str = "0") -> DataProtector:
         """Somebody new with ether for gas, ``wallet`` in the wallet and ``stake`` in the hub."""
         key = PrivateKey(secrets.token_bytes(32))
-        self.rpc.call("anvil_setBalance", str(key.address), hex(ETHER))
-        amounts = parse_nrlc(wallet) + parse_nrlc(stake)
-        if amounts:
-            with self._lock:
-                bank = self.connect(BANK).connection
-                bank.sender.send(
-                    bank.rlc.transfer(key.address, amounts), intent=bank.sender.fresh_intent(f"gift:{key.address}")
-                )
+        self.give(key.address, ether=ETHER, rlc=parse_nrlc(wallet) + parse_nrlc(stake))
         protector = self.connect(Wallet(key))
         if parse_nrlc(stake):
             protector.account.deposit(stake)
         return protector
+
+    def give(self, account: Address, *, ether: int, rlc: int) -> None:
+        """Set an account's ether (wei) and send it ``rlc`` (nRLC)."""
+        self.rpc.call("anvil_setBalance", str(account), hex(ether))
+        if rlc:
+            with self._lock:
+                bank = self.connect(BANK).connection
+                gift = bank.rlc.transfer(account, Nrlc(rlc))
+                bank.sender.send(gift, intent=bank.sender.fresh_intent(f"gift:{account}"))
 
     def key_file(self, protector: DataProtector) -> Path:
         """A key file of somebody's wallet, for the command line."""
