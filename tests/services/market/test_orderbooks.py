@@ -151,12 +151,13 @@ def test_workerpool_and_request_books(world: MarketWorld, deployed: DeployedChai
     def asked(query: str) -> list[int]:
         return [by_hash[each] for each in world.listed(f"/requestorders?app={bazaar.app}{query}")]
 
-    assert asked("") == [1, 2, 0]
+    assert asked("") == [2, 0]
+    assert asked("&workerpool=any") == [1, 2, 0]
     assert asked(f"&workerpool={bazaar.pool}") == [1, 2, 0]
     assert asked(f"&workerpool={bazaar.pool}&isWorkerpoolStrict=true") == [1]
     assert asked(f"&workerpool={OTHER}") == [2, 0]
-    assert asked("&maxTrust=3") == [1, 0]
-    assert asked(f"&beneficiary={OTHER}") == []
+    assert asked("&maxTrust=3&workerpool=any") == [1, 0]
+    assert asked(f"&workerpool=any&beneficiary={OTHER}") == []
 
 
 def test_service_paths(world: MarketWorld) -> None:

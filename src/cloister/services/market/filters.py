@@ -18,7 +18,8 @@ ANY = "any"
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 1000
 MIN_PAGE_SIZE = 10
-_MAX_SKIP = 2**31 - 1
+MAX_SKIP = 2**31 - 1
+MAX_PAGE_INDEX = MAX_SKIP // MAX_PAGE_SIZE
 _LOW_BITS = (1 << MAX_TAG_BITS) - 1
 
 Query = Mapping[str, str]
@@ -44,9 +45,9 @@ def parse_page(query: Query) -> Page:
     if "pageSize" in query and not MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE:
         raise InputError(f"pageSize must be between {MIN_PAGE_SIZE} and {MAX_PAGE_SIZE}, got {size}")
     if "page" in query and "pageIndex" not in query:
-        skip = _integer(query, "page", default=0, maximum=_MAX_SKIP)
+        skip = _integer(query, "page", default=0, maximum=MAX_SKIP)
         return Page(skip, size, skip + size)
-    index = _integer(query, "pageIndex", default=0, maximum=_MAX_SKIP // MAX_PAGE_SIZE)
+    index = _integer(query, "pageIndex", default=0, maximum=MAX_PAGE_INDEX)
     return Page(index * size, size, index + 1)
 
 
@@ -97,14 +98,14 @@ def _offer_conditions(kind: OrderKind, query: Query) -> Conditions:
 
 
 def _restriction_conditions(name: str, query: Query) -> Conditions:
-    """Whom an offer is for: nobody in particular unless the query names somebody (or ``any``)."""
+    """Whom an order is for: nobody in particular unless the query names somebody (or ``any``)."""
     column, open_to_all = ORDERS.c[name], str(ZERO_ADDRESS)
     text = query.get(name)
     if text == ANY:
         return []
     if text is None:
         return [column == open_to_all]
-    wanted = str(_parse_address(name, text))
+    wanted = str(parse_address(name, text))
     if _flag(query, f"is{name.capitalize()}Strict"):
         return [column == wanted]
     return [column.in_((open_to_all, wanted))]
@@ -115,9 +116,7 @@ def _request_conditions(query: Query) -> Conditions:
     for name in ("requester", "beneficiary", "app", "dataset"):
         if (wanted := _address(query, name)) is not None:
             conditions.append(ORDERS.c[name] == str(wanted))
-    if query.get("workerpool") is not None:
-        conditions += _restriction_conditions("workerpool", query)
-    return conditions
+    return conditions + _restriction_conditions("workerpool", query)
 
 
 def _tag_conditions(query: Query) -> Conditions:
@@ -190,10 +189,11 @@ def _flag(query: Query, name: str) -> bool:
 
 def _address(query: Query, name: str) -> Address | None:
     text = query.get(name)
-    return None if text is None or text == ANY else _parse_address(name, text)
+    return None if text is None or text == ANY else parse_address(name, text)
 
 
-def _parse_address(name: str, text: str) -> Address:
+def parse_address(name: str, text: str) -> Address:
+    """Read an address of a query. Raises: InputError that names the parameter."""
     try:
         return Address(text)
     except DecodeError as error:

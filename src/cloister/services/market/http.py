@@ -3,19 +3,23 @@ chain.
 """
 
 # Annotations are evaluated here, not kept as text: FastAPI reads them inside functions.
+import importlib.resources
 import json
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request, Security
+from fastapi.security import APIKeyHeader
+from pydantic import BaseModel
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from cloister.errors import CloisterError, InputError, NotFound, quoted
-from cloister.protocol.codec import Address, Bytes32, parse_json, parse_uint
+from cloister.protocol.codec import Bytes32, parse_json, parse_uint
 from cloister.protocol.orders import OrderKind
 from cloister.services.database import Database
 from cloister.services.following import Follower
+from cloister.services.market import description, schemas
 from cloister.services.market.challenges import Challenges
 from cloister.services.market.filters import (
     Page,
@@ -23,6 +27,7 @@ from cloister.services.market.filters import (
     category_conditions,
     deal_conditions,
     order_conditions,
+    parse_address,
     parse_page,
 )
 from cloister.services.market.ledger import MarketLedger
@@ -37,6 +42,15 @@ BODY_CAP = 64 * 1024
 """An order with the longest params that the hub takes, and its signature."""
 FRESH_SECONDS = 2.0
 """How long a list of deals waits for the watcher to reach the chain's newest block."""
+
+LOGIN = APIKeyHeader(
+    name="authorization",
+    scheme_name="login",
+    description="``<hash>_<signature>_<address>``: the EIP-712 hash of the challenge, its signature, who signed",
+    auto_error=False,
+)
+
+Header = Annotated[str | None, Security(LOGIN)]
 
 log = logging.getLogger("cloister.market")
 
@@ -96,27 +110,42 @@ class MarketPart:
         return router
 
     def _add_service(self, router: APIRouter) -> None:
-        @router.get("/version")
+        chain = self._chain_id
+
+        @router.get("/version", **_operation("version", schemas.VersionBody))
         def version() -> JSONResponse:
+            """The release that answers."""
             return _ok(version=__version__)
 
-        @router.get("/docs")
+        @router.get("/docs", operation_id="docs", response_class=HTMLResponse, responses=description.refusals())
         def docs() -> HTMLResponse:
-            return HTMLResponse(_DOCS)
+            """The page that renders this description."""
+            return HTMLResponse(_PAGE)
 
-        @router.get("/challenge")
+        @router.get("/openapi.json", operation_id="openapi", responses=description.refusals())
+        def openapi(request: Request) -> dict[str, Any]:
+            """This description, of everything that is served here."""
+            found: dict[str, Any] = request.app.openapi()
+            return found
+
+        @router.get(
+            "/challenge",
+            **_operation("challenge", schemas.ChallengeBody, 400, query=_query(chain, description.WALLET)),
+        )
         async def challenge(request: Request) -> JSONResponse:
+            """What a wallet signs to log in: good once, for at most five minutes."""
             query = self._query(request)
             if "address" not in query:
                 raise InputError("address is a required field")
-            address = Address(query["address"])
+            address = parse_address("address", query["address"])
             # Usually known without a look at the database, and then a thread would cost more than the answer.
             if self._store.knows_generation(address):
                 return _ok(data=self._challenges.issue(address))
             return _ok(data=await run_sync(self._challenges.issue, address))
 
-        @router.get("/metrics")
+        @router.get("/metrics", **_operation("metrics", schemas.MetricsBody, 400, query=_query(chain)))
         def metrics(request: Request) -> JSONResponse:
+            """How far the market has read the chain, and how many orders are open."""
             self._query(request)
             counts = self._store.counts()
             taken = max(0, self._follower.block)
@@ -125,31 +154,55 @@ class MarketPart:
             return _ok(lastBlock=last, checkpointBlock=taken, **lists)
 
     def _add_chain_records(self, router: APIRouter) -> None:
-        @router.get("/categories")
+        chain = self._chain_id
+
+        @router.get(
+            "/categories",
+            **_operation(
+                "listCategories",
+                schemas.CategoriesBody,
+                400,
+                query=_query(chain, description.CATEGORY_FILTERS, description.PAGES),
+            ),
+        )
         def categories(request: Request) -> JSONResponse:
+            """Categories of work, shortest time first."""
             query = self._query(request)
             page = parse_page(query)
             bodies, count = self._store.categories(category_conditions(query), page)
             return _listed("categories", [json.loads(body) for body in bodies], count, page)
 
-        @router.get("/categories/{catid}")
-        def category(request: Request, catid: str) -> JSONResponse:
+        @router.get(
+            "/categories/{catid}", **_operation("getCategory", schemas.CategoryBody, 400, 404, query=_query(chain))
+        )
+        def category(request: Request, catid: CategoryId) -> JSONResponse:
+            """One category."""
             self._query(request)
             body = self._store.category(parse_uint("catid", catid, maximum=2**63 - 1))
             if body is None:
                 raise NotFound("category not found")
             return _ok(**json.loads(body))
 
-        @router.get("/deals")
+        @router.get(
+            "/deals",
+            **_operation(
+                "listDeals",
+                schemas.DealsBody,
+                400,
+                query=_query(chain, description.DEAL_FILTERS, description.PAGES),
+            ),
+        )
         def deals(request: Request) -> JSONResponse:
+            """Deals, newest first; a deal is listed as soon as its block is mined."""
             query = self._query(request)
             conditions, page = deal_conditions(query), parse_page(query)
             self._catch_up()
             bodies, count = self._store.deals(conditions, page)
             return _listed("deals", [json.loads(body) for body in bodies], count, page)
 
-        @router.get("/deals/{dealid}")
-        def deal(request: Request, dealid: str) -> JSONResponse:
+        @router.get("/deals/{dealid}", **_operation("getDeal", schemas.DealBody, 400, 404, query=_query(chain)))
+        def deal(request: Request, dealid: HashInPath) -> JSONResponse:
+            """One deal."""
             self._query(request)
             deal_id = Bytes32(dealid)
             body = self._store.deal(deal_id)
@@ -160,8 +213,9 @@ class MarketPart:
                 raise NotFound("deal not found")
             return _ok(**json.loads(body))
 
-        @router.get("/ohlc")
+        @router.get("/ohlc", **_operation("ohlc", schemas.OhlcBody, 400, query=_query(chain, description.CHART)))
         def ohlc(request: Request) -> JSONResponse:
+            """What workerpools were paid lately in one category."""
             query = self._query(request)
             if "category" not in query:
                 raise InputError("category is a required field")
@@ -169,17 +223,31 @@ class MarketPart:
             return _ok(ohlc=[[time, price, volume] for time, price, volume in self._store.prices(category, 100)])
 
     def _add_orders(self, router: APIRouter, kind: OrderKind) -> None:
-        path = f"/{kind.value}s"
+        path, chain = f"/{kind.value}s", self._chain_id
+        name = kind.value.removesuffix("order").capitalize() + "Order"
 
-        @router.get(path)
+        @router.get(
+            path,
+            **_operation(
+                f"list{name}s",
+                schemas.MANY_ORDERS[kind],
+                400,
+                query=_query(chain, description.ORDER_FILTERS[kind], description.PAGES),
+            ),
+        )
         def orders(request: Request) -> JSONResponse:
+            """Open orders, best price first."""
             query = self._query(request)
             page = parse_page(query)
             rows, count = self._store.orders(order_conditions(kind, query), kind, page)
             return _listed("orders", [render_order(row, self._chain_id) for row in rows], count, page)
 
-        @router.get(path + "/{order_hash}")
-        def order(request: Request, order_hash: str) -> JSONResponse:
+        @router.get(
+            path + "/{order_hash}",
+            **_operation(f"get{name}", schemas.ONE_ORDER[kind], 400, 404, query=_query(chain)),
+        )
+        def order(request: Request, order_hash: HashInPath) -> JSONResponse:
+            """One order, in any status."""
             self._query(request)
             row = self._store.order(kind, Bytes32(order_hash))
             if row is None:
@@ -187,18 +255,38 @@ class MarketPart:
             # iExec's clients read a count beside the one record.
             return _ok(**render_order(row, self._chain_id), count=1)
 
-        @router.post(path)
+        @router.post(
+            path,
+            **_operation(
+                f"publish{name}",
+                schemas.PUBLISHED[kind],
+                400,
+                403,
+                413,
+                query={**_query(chain), **description.publish_body(kind)},
+            ),
+        )
         @body_cap(BODY_CAP)
-        def publish(request: Request, payload: object = Depends(_json_body)) -> JSONResponse:
+        def publish(request: Request, header: Header, payload: object = Depends(_json_body)) -> JSONResponse:
+            """Publish a signed order; the login is used up, whatever follows."""
             self._query(request)
-            header = request.headers.get("authorization")
             return _ok(published=self._publishing.publish(kind, payload, header))
 
-        @router.put(path)
+        @router.put(
+            path,
+            **_operation(
+                f"unpublish{name}s",
+                schemas.UnpublishedBody,
+                400,
+                403,
+                413,
+                query={**_query(chain), **description.unpublish_body(kind)},
+            ),
+        )
         @body_cap(BODY_CAP)
-        def unpublish(request: Request, payload: object = Depends(_json_body)) -> JSONResponse:
+        def unpublish(request: Request, header: Header, payload: object = Depends(_json_body)) -> JSONResponse:
+            """Take orders of one's own out of the books; they stay valid on chain."""
             self._query(request)
-            header = request.headers.get("authorization")
             return _ok(unpublished=self._publishing.unpublish(kind, payload, header))
 
     def _query(self, request: Request) -> Query:
@@ -220,6 +308,23 @@ class MarketPart:
             self._follower.catch_up(FRESH_SECONDS)
         except CloisterError as error:
             log.warning("deals are listed without a fresh block: %s", error.code)
+
+
+HashInPath = Annotated[str, Path(json_schema_extra={"pattern": schemas.WORD})]
+CategoryId = Annotated[str, Path(json_schema_extra={"pattern": "^(0|[1-9][0-9]{0,17})$"})]
+_query = description.query_of
+
+
+def _operation(
+    name: str, answer: type[BaseModel], *refused: int, query: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the description says of an operation, as arguments of a route."""
+    return {
+        "operation_id": name,
+        "response_model": answer,
+        "responses": description.refusals(*refused),
+        "openapi_extra": query or {},
+    }
 
 
 class RateExceededError(CloisterError):
@@ -245,15 +350,4 @@ def _listed(name: str, records: list[Any], count: int, page: Page) -> JSONRespon
     return _ok(**body)
 
 
-_DOCS = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Cloister market</title>
-<h1>Cloister market</h1>
-<p>Every call takes <code>?chainId=</code>. Publishing needs the <code>authorization</code> header that answers
-<code>GET /challenge</code>.</p>
-<ul>
-<li>GET /version, /challenge, /metrics, /ohlc
-<li>GET /categories, /categories/{catid}, /deals, /deals/{dealid}
-<li>GET, POST, PUT /apporders, /datasetorders, /workerpoolorders, /requestorders
-<li>GET /apporders/{orderHash} and the same for the other three
-</ul>
-<p>The machine-readable description is at <a href="/-/openapi.json">/-/openapi.json</a>.</p></html>
-"""
+_PAGE = importlib.resources.files("cloister.services.market").joinpath("docs.html").read_text("utf-8")

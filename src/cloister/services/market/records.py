@@ -16,6 +16,14 @@ BULK_MIN_VOLUME = SAFE_INTEGER_MAX - 1
 MAX_TAG_BITS = 62
 BIGINT_MAX = 2**63 - 1
 WORKERPOOL_STAKE_PERCENT = 30
+RESOURCE_FIELD = {
+    OrderKind.APP: "app",
+    OrderKind.DATASET: "dataset",
+    OrderKind.WORKERPOOL: "workerpool",
+    OrderKind.REQUEST: "requester",
+}
+"""The member that names whose orders are unpublished."""
+TARGETS = ("unpublish_orderHash", "unpublish_last", "unpublish_all")
 
 
 def iso_time(milliseconds: int) -> str:

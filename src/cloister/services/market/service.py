@@ -15,19 +15,12 @@ from cloister.protocol.orders import Order, OrderKind, RequestOrder, WorkerpoolO
 from cloister.protocol.tags import TEE
 from cloister.services.market.challenges import Challenges, Login
 from cloister.services.market.ledger import MarketLedger, PublicationFacts
-from cloister.services.market.records import order_columns, render_order, stake_per_unit
+from cloister.services.market.records import RESOURCE_FIELD, TARGETS, order_columns, render_order, stake_per_unit
 from cloister.services.market.store import MarketStore, find_order, insert_order, look_up, mark_dead
 from cloister.services.market.tables import ORDERS
 
-_RESOURCE_FIELD = {
-    OrderKind.APP: "app",
-    OrderKind.DATASET: "dataset",
-    OrderKind.WORKERPOOL: "workerpool",
-    OrderKind.REQUEST: "requester",
-}
 T = TypeVar("T")
 
-TARGETS = ("unpublish_orderHash", "unpublish_last", "unpublish_all")
 NOT_UNDONE = -1
 """Block of a death that no reorganised chain takes back: it has no block."""
 
@@ -272,7 +265,7 @@ def _own_order(connection: Connection, kind: OrderKind, payload: Mapping[str, ob
 
 def _own_orders(connection: Connection, kind: OrderKind, payload: Mapping[str, object], caller: Address) -> list[str]:
     """The caller's open orders for one resource, newest first."""
-    name = _RESOURCE_FIELD[kind]
+    name = RESOURCE_FIELD[kind]
     given = payload.get(name, str(caller) if kind is OrderKind.REQUEST else None)
     if not isinstance(given, str):
         raise InputError(f"{name} is a required field")
