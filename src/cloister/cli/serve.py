@@ -6,7 +6,7 @@ import click
 
 
 @click.command()
-@click.argument("service", type=click.Choice(["market", "sms", "scheduler", "indexer", "gateway", "worker"]))
+@click.argument("service", type=click.Choice(["market", "sms", "scheduler", "indexer", "gateway", "compass", "worker"]))
 @click.option(
     "--network",
     "-n",

@@ -15,6 +15,8 @@ from cloister.clients.market import MarketClient
 from cloister.enclave.measurement import measure_agent
 from cloister.errors import NotFound
 from cloister.network.accounts import Accounts, load_accounts
+from cloister.network.compass import FILE_NAME as COMPASS_FILE
+from cloister.network.compass import save_compass
 from cloister.network.part import NetworkPart
 from cloister.network.state import NetworkState
 from cloister.network.testroot import load_test_root
@@ -24,6 +26,8 @@ from cloister.protocol.orders import DatasetOrder, OrderKind
 from cloister.sdk.home import load_description
 from cloister.sdk.receipts import ReferenceValues
 from cloister.services.application import BackgroundServer, build_application, serve
+from cloister.services.compass.part import build_compass_part
+from cloister.services.compass.settings import CompassSettings
 from cloister.services.database import Database, open_database
 from cloister.services.gateway.http import GatewayPart
 from cloister.services.gateway.settings import GatewaySettings
@@ -39,7 +43,7 @@ from cloister.services.sms.kek import create_local_kek
 from cloister.services.sms.part import build_sms_part
 from cloister.services.sms.settings import SmsSettings
 
-SERVICES = ("market", "sms", "scheduler", "indexer", "gateway")
+SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ def build_part(service: str, backends: Backends) -> Part:
             return _scheduler(backends)
         case "indexer":
             return _indexer(backends)
+        case "compass":
+            path = backends.state.path(COMPASS_FILE)
+            save_compass(path, backends.description)
+            return build_compass_part(CompassSettings(backends.description.chain_id, path))
         case _:
             return GatewayPart(GatewaySettings(root=backends.state.path("content", "x").parent))
 
