@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cloister.errors import UnavailableError
@@ -9,8 +10,9 @@ from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.deals import Deal
 from cloister.protocol.eip712 import Domain
 from cloister.protocol.orders import DatasetOrder, verify_order_signature
+from cloister.protocol.tags import FRAMEWORKS
 from cloister.protocol.tasks import Task
-from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Matched
+from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Matched, Offer, OfferStanding
 
 
 @dataclass
@@ -28,6 +30,8 @@ class MemoryLedger:
     closed: set[Bytes32] = field(default_factory=set)
     presigned: dict[Bytes32, Address] = field(default_factory=dict)
     groups: dict[Address, set[Address]] = field(default_factory=dict)
+    objections: dict[Address, str] = field(default_factory=dict)
+    """What the hub holds against bulk orders of a dataset beside its usual reasons."""
     down: bool = False
     blocks_read: list[int] = field(default_factory=list)
 
@@ -66,6 +70,39 @@ class MemoryLedger:
             except Exception:  # noqa: BLE001 - any failure means unsigned, as on the hub
                 signed = False
         return signed, order_hash in self.closed
+
+    def offer_standings(
+        self, offers: Sequence[Offer], deal_id: Bytes32, deal: Deal, *, block: int
+    ) -> list[OfferStanding]:
+        self._read(block)
+        return [self._standing(offer, deal_id, deal, block) for offer in offers]
+
+    def _standing(self, offer: Offer, deal_id: Bytes32, deal: Deal, block: int) -> OfferStanding:
+        order, entry = offer.order, self.datasets.get(offer.order.dataset)
+        signed, closed = False, offer.order_hash in self.closed
+        if entry is not None:
+            signed, _ = self.grant_standing(order, offer.order_hash, entry.owner, block=block)
+        admissions = [
+            restriction.is_zero or restriction == subject or self.in_group(restriction, subject, block=block)
+            for restriction, subject in (
+                (order.apprestrict, deal.app.pointer),
+                (order.workerpoolrestrict, deal.workerpool.pointer),
+                (order.requesterrestrict, deal.requester),
+            )
+        ]
+        reasons = (
+            (closed or order.volume == 0, "Dataset order is revoked or fully consumed"),
+            (not signed, "Invalid dataset order signature"),
+            (deal_id not in self.deals, "Deal not found"),
+            (deal.has_dataset, "Deal already has a dataset"),
+            (not admissions[0], "App restriction not satisfied"),
+            (not admissions[1], "Workerpool restriction not satisfied"),
+            (not admissions[2], "Requester restriction not satisfied"),
+            (not deal.tag.has(order.tag.without(FRAMEWORKS)), "Tag compatibility not satisfied"),
+            (order.dataset in self.objections, self.objections.get(order.dataset, "")),
+        )
+        objection = next((f"IncompatibleDatasetOrder({text})" for holds, text in reasons if holds), None)
+        return OfferStanding(entry, signed, closed, all(admissions), objection)
 
     def in_group(self, group: Address, member: Address, *, block: int) -> bool:
         self._read(block)

@@ -49,6 +49,7 @@ from cloister.services.sms.kek import create_local_kek
 from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Matched
 from cloister.services.sms.part import build_sms_part
 from cloister.services.sms.settings import SmsSettings
+from cloister.storage.content import ContentStore
 
 CHAIN_ID = 421614
 HUB = Address("0x" + "b2" * 20)
@@ -147,6 +148,7 @@ class World:
         self.folder = folder
         self.database: Database = open_database(database_url or folder / "sms.db")
         self.kek_path = folder / "kek"
+        self.content: ContentStore | None = None
         self.order = self.sign(DatasetOrder(dataset=DATASET, volume=10, tag=TEE_TDX))
         self.make_deal()
         self._http = urllib3.PoolManager(retries=False)
@@ -214,6 +216,7 @@ class World:
             database=self.database,
             kek=create_local_kek(self.kek_path),
             ledger=self.ledger,
+            content=self.content,
             clock=self.clock,
         )
         with BackgroundServer(build_application([part])) as server:

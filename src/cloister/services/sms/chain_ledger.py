@@ -16,7 +16,8 @@ from cloister.protocol.codec import Address, Bytes32, parse_hex, to_hex
 from cloister.protocol.deals import Deal
 from cloister.protocol.orders import DatasetOrder
 from cloister.protocol.tasks import Task
-from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Matched
+from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Matched, Offer, OfferStanding
+from cloister.services.sms.slice_reads import SliceReader
 from cloister.storage.multiaddr import parse_multiaddr
 
 _APP = (ENTRY_FUNCTIONS["owner"], ENTRY_FUNCTIONS["m_appMultiaddr"], ENTRY_FUNCTIONS["m_appChecksum"])
@@ -30,6 +31,7 @@ class ChainLedger:
         self._rpc = rpc
         self._hub = hub
         self._reads = HubReads(hub)
+        self._slices = SliceReader(rpc, hub)
 
     def head(self) -> Head:
         head = self._rpc.head()
@@ -78,6 +80,11 @@ class ChainLedger:
             signed = self._rpc.read(self._reads.presigned(order_hash), block=block) == owner
             closed = self._rpc.read(self._reads.is_closed(order_hash), block=block)
         return signed, closed
+
+    def offer_standings(
+        self, offers: Sequence[Offer], deal_id: Bytes32, deal: Deal, *, block: int
+    ) -> list[OfferStanding]:
+        return self._slices.standings(offers, deal_id, deal, block=block)
 
     def in_group(self, group: Address, member: Address, *, block: int) -> bool:
         try:

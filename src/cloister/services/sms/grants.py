@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from cloister.errors import CloisterError, LocalError, NotFound, PolicyRejected, VerificationError
+from cloister.errors import CloisterError, LocalError, NotFound, PolicyRejected, VerificationError, quoted
 from cloister.protocol.codec import Address, Bytes32, parse_json
 from cloister.protocol.deals import Deal
 from cloister.protocol.eip712 import hub_domain
@@ -16,13 +17,22 @@ from cloister.protocol.policies import (
     salt_names_policy,
     verify_policy_salt,
 )
-from cloister.services.sms.ledger import DatasetEntry, Ledger
+from cloister.protocol.tags import FRAMEWORKS
+from cloister.protocol.units import INFINITE_VOLUME
+from cloister.services.sms.ledger import DatasetEntry, Ledger, OfferStanding
 from cloister.services.sms.store import SessionStore
+
+BULK_VOLUME: Final = INFINITE_VOLUME - 1
+"""Least volume of an order in a bulk slice, as iExec has it: bulk does not count uses, so only boundless grants serve."""
+
+_UNSIGNED = "the dataset order is not signed by the dataset's current owner"
+_REVOKED = "the grant was revoked"
+_NOT_ADMITTED = "the grant is for others than this deal's parties"
 
 
 @dataclass(frozen=True, slots=True)
 class GrantFacts:
-    """What the checks of one grant rest on; ``now`` is Unix time in seconds, ``block`` the one block of the session."""
+    """What the checks of one matched grant rest on; ``block`` is the one block of the session."""
 
     deal: Deal
     dataset: DatasetEntry
@@ -30,10 +40,6 @@ class GrantFacts:
     chain_id: int
     hub: Address
     block: int
-    now: int
-    purpose: str | None
-    app_purposes: tuple[str, ...]
-    enclave: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,9 @@ def verify_grant(order: DatasetOrder | None, facts: GrantFacts, ledger: Ledger) 
         raise VerificationError("the dataset order is not the one that was matched", code="order-mismatch")
     signed, closed = ledger.grant_standing(order, order_hash, facts.dataset.owner, block=facts.block)
     if not signed:
-        text = "the dataset order is not signed by the dataset's current owner"
-        raise VerificationError(text, code="order-signature")
+        raise VerificationError(_UNSIGNED, code="order-signature")
     if closed:
-        raise PolicyRejected("the grant was revoked", code="order-closed")
+        raise PolicyRejected(_REVOKED, code="order-closed")
     for restriction, subject in (
         (order.apprestrict, deal.app.pointer),
         (order.workerpoolrestrict, deal.workerpool.pointer),
@@ -72,16 +77,55 @@ def verify_grant(order: DatasetOrder | None, facts: GrantFacts, ledger: Ledger) 
         if not (
             restriction.is_zero or restriction == subject or ledger.in_group(restriction, subject, block=facts.block)
         ):
-            raise PolicyRejected("the grant is for others than this deal's parties", code="restriction")
+            raise PolicyRejected(_NOT_ADMITTED, code="restriction")
     return order
 
 
-def load_policy(order: DatasetOrder, facts: GrantFacts, store: SessionStore) -> StandingGrant:
+def check_offer(order: DatasetOrder) -> DatasetOrder:
+    """Return an order of a bulk slice that offers its data as bulk demands: free, and without a count.
+
+    No money is locked for the data of a bulk request and no use of it is counted, so an order that asks for either
+    would not get it.
+    Raises: PolicyRejected (``bulk-price``, ``bulk-volume``).
+    """
+    if order.datasetprice != 0:
+        text = f"an order in a bulk slice is free, this one asks {quoted(str(order.datasetprice))} nRLC"
+        raise PolicyRejected(text, code="bulk-price")
+    if order.volume < BULK_VOLUME:
+        text = f"an order in a bulk slice has a volume of {BULK_VOLUME} at least, this one has {order.volume}"
+        raise PolicyRejected(text, code="bulk-volume")
+    return order
+
+
+def verify_offer(order: DatasetOrder, standing: OfferStanding, deal: Deal) -> DatasetEntry:
+    """Return the dataset of an order in a bulk slice, once the order is proven to stand now and to serve this deal.
+
+    Our own checks come first, so that a refusal names what an owner would name; the hub has the last word.
+    Raises: VerificationError (``order-signature``), PolicyRejected (``dataset-unknown``, ``order-closed``,
+    ``restriction``, ``tag-refused``, ``location-unreadable``, ``hub-refused``).
+    """
+    if standing.entry is None:
+        raise PolicyRejected("the dataset is not registered", code="dataset-unknown")
+    if not standing.signed:
+        raise VerificationError(_UNSIGNED, code="order-signature")
+    if standing.closed:
+        raise PolicyRejected(_REVOKED, code="order-closed")
+    if not standing.admitted:
+        raise PolicyRejected(_NOT_ADMITTED, code="restriction")
+    if not deal.tag.has(order.tag.without(FRAMEWORKS)):
+        raise PolicyRejected("the order's tag asks for more than the deal offers", code="tag-refused")
+    if not standing.entry.location:
+        raise PolicyRejected("the dataset's location on chain is no text", code="location-unreadable")
+    if standing.objection is not None:
+        raise PolicyRejected(f"the hub refuses the order: {quoted(standing.objection)}", code="hub-refused")
+    return standing.entry
+
+
+def load_policy(order: DatasetOrder, order_hash: Bytes32, facts: PolicyFacts, store: SessionStore) -> StandingGrant:
     """Check the access policy that the order's salt names, if it names one.
 
     Raises: NotFound (``policy-missing``), PolicyRejected with the rule's own code.
     """
-    order_hash = facts.matched_hash
     if not salt_names_policy(order.salt):
         return StandingGrant(order_hash, None, None)
     found = store.policy_by_prefix(order.salt.raw[4:])
@@ -92,8 +136,5 @@ def load_policy(order: DatasetOrder, facts: GrantFacts, store: SessionStore) -> 
         policy = verify_policy_salt(parse_policy(parse_json(body)), order.salt)
     except CloisterError as error:
         raise LocalError("a stored policy does not parse") from error
-    policy_facts = PolicyFacts(
-        now=facts.now, enclave=facts.enclave, purpose=facts.purpose, app_purposes=facts.app_purposes
-    )
-    cleared = check_policy(policy, policy_facts)
+    cleared = check_policy(policy, facts)
     return StandingGrant(order_hash, digest, cleared.max_result_bytes)

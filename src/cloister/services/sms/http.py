@@ -7,13 +7,14 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from cloister.errors import Conflict, NotFound, Unauthenticated, quoted
+from cloister.errors import CloisterError, Conflict, NotFound, Unauthenticated, quoted
 from cloister.protocol.authentication import AuthenticatedRequest
 from cloister.protocol.codec import Address, Bytes32, parse_json
 from cloister.protocol.policies import POLICY_CAP
-from cloister.protocol.sessions import CALL_CAP, parse_session_call
+from cloister.protocol.sessions import CALL_CAP, FINAL_REFUSALS, parse_session_call
 from cloister.services.authentication import RequestAuthenticator
 from cloister.services.database import Database
+from cloister.services.failures import describe_error
 from cloister.services.part import body_cap
 from cloister.services.sms.schemas import NonceRequest
 from cloister.services.sms.service import SecretService, requester_secret_name, web2_secret_name
@@ -182,7 +183,10 @@ class SmsPart:
             # The protocol's own parser is stricter than a schema: no duplicate keys, no unknown ones, caps on every
             # value.
             call = parse_session_call(parse_json(body, cap=CALL_CAP))
-            answer = await run_sync(sessions.open_session, call)
+            try:
+                answer = await run_sync(sessions.open_session, call)
+            except CloisterError as error:
+                return _refusal(error)
             return JSONResponse(answer.to_json())
 
         @router.get("/enclave/v1/identity")
@@ -245,6 +249,20 @@ class SmsPart:
 
 def _presence(exists: bool) -> Response:
     return Response(status_code=204 if exists else 404)
+
+
+def _refusal(error: CloisterError) -> JSONResponse:
+    """A refused session; ``final`` says whether asking again is of no use (``FINAL_REFUSALS``)."""
+    failure = describe_error(error)
+    if failure is None:
+        raise error
+    body = {
+        "error": failure.message,
+        "code": failure.code,
+        "hint": failure.hint,
+        "final": failure.code in FINAL_REFUSALS,
+    }
+    return JSONResponse(body, status_code=failure.status, headers=dict(failure.headers))
 
 
 def _done() -> Response:

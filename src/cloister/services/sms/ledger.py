@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +49,30 @@ class Matched:
     block: int
 
 
+@dataclass(frozen=True, slots=True)
+class OfferStanding:
+    """What the chain says of one dataset order that a bulk slice offers to a deal.
+
+    ``entry`` is None for a dataset that its registry did not make. ``admitted`` says whether every restriction of the
+    order holds for the deal. ``objection`` is the hub's own reason against the order for this deal
+    (``assertDatasetDealCompatibility``), None when it has none.
+    """
+
+    entry: DatasetEntry | None
+    signed: bool
+    closed: bool
+    admitted: bool
+    objection: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A dataset order of a bulk slice and its hash on the hub."""
+
+    order: DatasetOrder
+    order_hash: Bytes32
+
+
 class Ledger(Protocol):
     """Reads of the chain. Safe to call from several threads.
 
@@ -77,6 +102,15 @@ class Ledger(Protocol):
         self, order: DatasetOrder, order_hash: Bytes32, owner: Address, *, block: int
     ) -> tuple[bool, bool]:
         """Whether ``owner`` signed or presigned the order, and whether the order was closed."""
+        ...
+
+    def offer_standings(
+        self, offers: Sequence[Offer], deal_id: Bytes32, deal: Deal, *, block: int
+    ) -> list[OfferStanding]:
+        """How each order of a bulk slice stands toward the deal, in as few round trips as possible.
+
+        What another's contract does (a group, an owner with a contract's signature) can only harm its own order.
+        """
         ...
 
     def in_group(self, group: Address, member: Address, *, block: int) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cloister.protocol.eip712 import hub_domain
 from cloister.services.authentication import RequestAuthenticator
 from cloister.services.database import Database
+from cloister.services.sms.bulk import StoredBulk
 from cloister.services.sms.http import SmsPart
 from cloister.services.sms.kek import KeyEncryptionKey
 from cloister.services.sms.ledger import Ledger
@@ -14,7 +16,9 @@ from cloister.services.sms.releases import ReleaseAssembler
 from cloister.services.sms.service import SecretService
 from cloister.services.sms.sessions import SessionService
 from cloister.services.sms.settings import SmsSettings
+from cloister.services.sms.slices import SliceJudge
 from cloister.services.sms.store import SecretStore, SessionStore
+from cloister.storage.content import ContentStore
 
 
 def build_sms_part(
@@ -23,9 +27,13 @@ def build_sms_part(
     database: Database,
     kek: KeyEncryptionKey,
     ledger: Ledger,
+    content: ContentStore | None = None,
     clock: Callable[[], float] = time.time,
 ) -> SmsPart:
-    """Build the SMS over a database, a key-encryption key and a chain; ``clock`` gives Unix seconds."""
+    """Build the SMS over a database, a key-encryption key and a chain; ``clock`` gives Unix seconds.
+
+    ``content`` is where the slices of bulk requests are read; without it bulk requests are refused by name.
+    """
     secrets, sessions = SecretStore(database, kek), SessionStore(database)
     return SmsPart(
         database=database,
@@ -36,6 +44,10 @@ def build_sms_part(
             store=sessions,
             ledger=ledger,
             assembler=ReleaseAssembler(settings, secrets),
+            judge=SliceJudge(
+                domain=hub_domain(settings.chain_id, settings.hub), ledger=ledger, policies=sessions, secrets=secrets
+            ),
+            bulk=None if content is None else StoredBulk(content),
             clock=clock,
         ),
         authenticator=RequestAuthenticator(database, settings.audience, clock=clock),

@@ -18,6 +18,7 @@ from cloister.services.sms.grants import StandingGrant
 from cloister.services.sms.ledger import AppEntry, DatasetEntry
 from cloister.services.sms.service import RSA_RESULT_KEY_NAME
 from cloister.services.sms.settings import SmsSettings
+from cloister.services.sms.slices import JudgedItem
 from cloister.services.sms.store import SecretStore
 from cloister.services.sms.vault import SecretKind, SecretName
 
@@ -34,6 +35,7 @@ class Assembly:
     dataset: DatasetEntry | None
     grant: StandingGrant | None
     params: RequestParams
+    bulk: tuple[JudgedItem, ...] | None = None
 
 
 class ReleaseAssembler:
@@ -47,15 +49,10 @@ class ReleaseAssembler:
         """Build the release.
 
         Raises: NotFound (``dataset-key-missing``, ``requester-secret-missing``, ``result-key-missing``),
-        PolicyRejected (``bulk-not-served``, ``result-key-malformed``).
+        PolicyRejected (``result-key-malformed``).
         """
         deal, settings = found.deal, self._settings
         params = found.params
-        if params.bulk_cid is not None:
-            raise PolicyRejected("this SMS does not serve bulk requests", code="bulk-not-served")
-        limit = settings.max_result_bytes
-        if found.grant is not None and found.grant.max_result_bytes is not None:
-            limit = min(limit, found.grant.max_result_bytes)
         result_format, result_key = self._result(deal, params)
         return Release(
             task_id=found.task_id,
@@ -72,27 +69,32 @@ class ReleaseAssembler:
             params=deal.params,
             app=ReleasedApp(deal.app.pointer, found.app.location, found.app.checksum),
             dataset=self._dataset(deal, found.dataset, found.grant),
+            bulk=None if found.bulk is None else tuple(judged.item for judged in found.bulk),
             app_secret=self._text(SecretName(SecretKind.APP, deal.app.pointer)),
             requester_secrets=self._requester_secrets(deal, params),
             result_format=result_format,
             result_public_key=result_key,
-            max_result_bytes=limit,
+            max_result_bytes=self._limit(found),
             deadline=found.task.contribution_deadline,
         )
+
+    def _limit(self, found: Assembly) -> int:
+        """The least that the operator and every grant in the release allow a result to have, in bytes."""
+        grants = [found.grant.max_result_bytes] if found.grant is not None else []
+        # A refused item's data is not in the result, so its owner's limit does not bind it.
+        grants += [judged.max_result_bytes for judged in found.bulk or () if judged.refused is None]
+        return min([self._settings.max_result_bytes, *(limit for limit in grants if limit is not None)])
 
     def _dataset(self, deal: Deal, entry: DatasetEntry | None, grant: StandingGrant | None) -> ReleasedDataset | None:
         if not deal.has_dataset:
             return None
         if entry is None or grant is None:
             raise LocalError("a deal with a dataset reached the release without a grant")
-        key = self._text(SecretName(SecretKind.DATASET, deal.dataset.pointer))
-        if key is None:
-            raise NotFound("the dataset's key is not here: never pushed, or erased", code="dataset-key-missing")
         return ReleasedDataset(
             address=deal.dataset.pointer,
             multiaddr=entry.location,
             checksum=entry.checksum,
-            key=key,
+            key=self._secrets.dataset_key(deal.dataset.pointer),
             order_hash=grant.order_hash,
             policy_hash=grant.policy_hash,
         )

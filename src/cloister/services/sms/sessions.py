@@ -12,7 +12,11 @@
 10. the access policy that the order's salt names allows this run
 11. every key and secret that the deal asks for is there
 
-Every outcome after step 1 is appended to the record before it is answered.
+A bulk request has no dataset in its deal and a slice of dataset orders per task. Steps 9 to 11 are then taken for each
+order of the slice, all at the same block; an order that fails is a refused item of the release and stops no other. What
+is refused for good, and what may be tried again, is told by ``protocol.sessions.FINAL_REFUSALS``.
+
+Every outcome after step 1 is appended to the record before it is answered; of a bulk session also every item's.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ import dataclasses
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from cloister.attestation.evidence import EvidenceKind, parse_evidence
 from cloister.attestation.report import ReportBinding, build_report_data
@@ -37,9 +42,11 @@ from cloister.errors import (
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_json
 from cloister.protocol.deals import Deal
-from cloister.protocol.policies import POLICY_CAP, parse_policy
+from cloister.protocol.params import RequestParams
+from cloister.protocol.policies import POLICY_CAP, PolicyFacts, parse_policy
 from cloister.protocol.releases import build_release
 from cloister.protocol.sessions import (
+    SEALED_CAP,
     NonceGrant,
     SessionAnswer,
     SessionCall,
@@ -50,13 +57,18 @@ from cloister.protocol.sessions import (
 from cloister.protocol.tasks import Task
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePublicKey
-from cloister.services.sms.grants import GrantFacts, load_policy, verify_grant
-from cloister.services.sms.ledger import AppEntry, Head, Ledger, check_recent
+from cloister.services.sms.bulk import BulkSource, load_slice
+from cloister.services.sms.grants import GrantFacts, StandingGrant, load_policy, verify_grant
+from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Ledger, Matched, check_recent
 from cloister.services.sms.releases import Assembly, ReleaseAssembler, read_params
 from cloister.services.sms.settings import SmsSettings
+from cloister.services.sms.slices import JudgedItem, SliceJudge
 from cloister.services.sms.store import ReleaseRecord, SessionStore
 
 log = logging.getLogger("cloister.sms")
+
+_RELEASE_CAP: Final = SEALED_CAP - 4096
+"""What an envelope adds (some 1,200 bytes) fits between."""
 
 
 class SessionService:
@@ -69,12 +81,16 @@ class SessionService:
         store: SessionStore,
         ledger: Ledger,
         assembler: ReleaseAssembler,
+        judge: SliceJudge,
+        bulk: BulkSource | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._store = store
         self._ledger = ledger
         self._assembler = assembler
+        self._judge = judge
+        self._bulk = bulk
         self._clock = clock
 
     def check_ready(self) -> None:
@@ -117,7 +133,7 @@ class SessionService:
             raise LocalError("the session failed inside the service") from error
 
     def _open(self, call: SessionCall, trail: _Trail) -> SessionAnswer:
-        request, settings = call.request, self._settings
+        request = call.request
         try:
             verify_session_signature(request)
         except (VerificationError, DecodeError) as error:
@@ -136,39 +152,73 @@ class SessionService:
         if matched is None or matched.deal_id != task.deal_id or matched.block > head.number:
             raise VerificationError("the transaction did not make this deal", code="match-refused")
         params = read_params(deal)
-        grant = None
-        if deal.has_dataset:
-            if dataset is None:
-                raise VerificationError("the deal's dataset is not registered", code="dataset-unknown")
-            facts = GrantFacts(
-                deal=deal,
-                dataset=dataset,
-                matched_hash=matched.dataset_hash,
-                chain_id=settings.chain_id,
-                hub=settings.hub,
-                block=head.number,
-                now=max(head.timestamp, int(self._clock())),
-                purpose=params.cloister_purpose,
-                app_purposes=request.purposes,
-                enclave=appraisal.kind,
-            )
-            trail.note(order_hash=matched.dataset_hash)
-            grant = load_policy(verify_grant(call.dataset_order, facts, self._ledger), facts, self._store)
-            trail.note(policy_hash=grant.policy_hash)
-        release = self._assembler.assemble(
-            Assembly(request.task_id, request.worker, task, deal, app, dataset, grant, params)
+        facts = PolicyFacts(
+            now=max(head.timestamp, int(self._clock())),
+            enclave=appraisal.kind,
+            purpose=params.cloister_purpose,
+            app_purposes=request.purposes,
         )
-        context = request.context()
-        sealed = envelope.seal(HpkePublicKey(request.hpke_public_key), build_release(release), context)
+        grant = self._verify_grant(call, deal, dataset, matched, facts, head, trail) if deal.has_dataset else None
+        bulk = self._judge_slice(params, task, deal, facts, head)
+        release = self._assembler.assemble(
+            Assembly(request.task_id, request.worker, task, deal, app, dataset, grant, params, bulk)
+        )
+        answer = self._seal(request, build_release(release))
+        trail.release(bulk or ())
+        return answer
+
+    def _verify_grant(
+        self,
+        call: SessionCall,
+        deal: Deal,
+        dataset: DatasetEntry | None,
+        matched: Matched,
+        facts: PolicyFacts,
+        head: Head,
+        trail: _Trail,
+    ) -> StandingGrant:
+        """Steps 9 and 10 for the deal's own dataset."""
+        if dataset is None:
+            raise VerificationError("the deal's dataset is not registered", code="dataset-unknown")
+        trail.note(order_hash=matched.dataset_hash)
+        settings = self._settings
+        order = verify_grant(
+            call.dataset_order,
+            GrantFacts(deal, dataset, matched.dataset_hash, settings.chain_id, settings.hub, head.number),
+            self._ledger,
+        )
+        grant = load_policy(order, matched.dataset_hash, facts, self._store)
+        trail.note(policy_hash=grant.policy_hash)
+        return grant
+
+    def _judge_slice(
+        self, params: RequestParams, task: Task, deal: Deal, facts: PolicyFacts, head: Head
+    ) -> tuple[JudgedItem, ...] | None:
+        """Steps 9 to 11 for a bulk request; None for any other."""
+        if params.bulk_cid is None:
+            return None
+        if deal.has_dataset:
+            # Bulk is free of charge for data and a dataset in the deal is not: a request for both is meant by nobody.
+            raise PolicyRejected("a bulk request has no dataset of its own", code="bulk-with-dataset")
+        if self._bulk is None:
+            raise PolicyRejected("this SMS reads no storage, so it serves no bulk request", code="bulk-not-served")
+        elements = load_slice(self._bulk, params.bulk_cid, task.index)
+        return self._judge.judge(elements, task.deal_id, deal, facts, block=head.number)
+
+    def _seal(self, request: SessionRequest, release: bytes) -> SessionAnswer:
+        """Close a release to the enclave and prove that it is ours."""
+        if len(release) > _RELEASE_CAP:
+            text = f"the secrets of this task take {len(release)} bytes, the cap is {_RELEASE_CAP}"
+            raise PolicyRejected(text, code="release-too-large")
+        settings, context = self._settings, request.context()
+        sealed = envelope.seal(HpkePublicKey(request.hpke_public_key), release, context)
         message = scheduler_authorization(request.worker, request.task_id, request.enclave_challenge)
-        answer = SessionAnswer(
+        return SessionAnswer(
             sealed=sealed,
             authorization=settings.teebroker.sign_message(message),
             sms=settings.identity,
             signature=settings.teebroker.sign_message(release_digest(context, sealed)),
         )
-        trail.release()
-        return answer
 
     def _block(self) -> Head:
         settings = self._settings
@@ -294,7 +344,20 @@ class _Trail:
         log.info("session refused: %s task=%s", reason, self._record.task_id)
         self._store.record(dataclasses.replace(self._record, outcome="refused", reason=reason))
 
-    def release(self) -> None:
-        """Append the release; it is on disk before the answer leaves."""
-        self._store.record(dataclasses.replace(self._record, outcome="released", reason=None))
-        log.info("session released task=%s", self._record.task_id)
+    def release(self, items: Sequence[JudgedItem]) -> None:
+        """Append the release, and a line for each item of a slice; all are on disk before the answer leaves."""
+        session = dataclasses.replace(self._record, outcome="released", reason=None)
+        lines = [
+            dataclasses.replace(
+                session,
+                outcome="released" if item.refused is None else "refused",
+                reason=None if item.refused is None else item.refused[:64],
+                dataset=item.dataset,
+                order_hash=item.order_hash,
+                policy_hash=item.policy_hash,
+            )
+            for item in items
+        ]
+        self._store.record(session, *lines)
+        refused = sum(item.refused is not None for item in items)
+        log.info("session released task=%s items=%d refused=%d", session.task_id, len(items), refused)

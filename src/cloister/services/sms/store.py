@@ -178,6 +178,16 @@ class SecretStore:
             sealed = self._live(session, name)
         return None if sealed is None else self._vault.open(name, sealed)
 
+    def dataset_key(self, dataset: Address) -> str:
+        """Return the key of a dataset, for a release.
+
+        Raises: NotFound (``dataset-key-missing``).
+        """
+        value = self.read(SecretName(SecretKind.DATASET, dataset))
+        if value is None:
+            raise NotFound("the dataset's key is not here: never pushed, or erased", code="dataset-key-missing")
+        return value.decode("utf-8")
+
     def create(self, name: SecretName, value: bytes, *, authorization: bytes, now: int) -> None:
         """Store a secret that must not exist yet and spend the authorization (32 bytes) that asked for it.
 
@@ -382,18 +392,19 @@ class SessionStore:
             ).first()
         return None if row is None else (Bytes32(row.hash), row.body)
 
-    def record(self, record: ReleaseRecord) -> int:
-        """Append a line to the record and return its number."""
-        values: dict[str, object] = {}
-        for column in RELEASES.c:
-            if column.name != "id":
-                value = getattr(record, column.name)
-                values[column.name] = str(value) if isinstance(value, Address | Bytes32) else value
-        if record.simulated is not None:
-            values["simulated"] = int(record.simulated)
+    def record(self, *lines: ReleaseRecord) -> None:
+        """Append lines to the record, all or none."""
+        rows = []
+        for line in lines:
+            row: dict[str, object] = {}
+            for column in RELEASES.c:
+                if column.name != "id":
+                    value = getattr(line, column.name)
+                    row[column.name] = str(value) if isinstance(value, Address | Bytes32) else value
+            row["simulated"] = None if line.simulated is None else int(line.simulated)
+            rows.append(row)
         with self._database.session_scope() as session:
-            number: int = session.execute(insert(RELEASES).values(**values).returning(RELEASES.c.id)).scalar_one()
-        return number
+            session.execute(insert(RELEASES), rows)
 
     def releases(self, dataset: Address, *, after: int = 0, limit: int = 100) -> list[dict[str, object]]:
         """List the record's lines that name a dataset, oldest first."""
