@@ -6,7 +6,10 @@ import click
 
 
 @click.command()
-@click.argument("service", type=click.Choice(["market", "sms", "scheduler", "indexer", "gateway", "compass", "worker"]))
+@click.argument(
+    "service",
+    type=click.Choice(["market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "worker"]),
+)
 @click.option(
     "--network",
     "-n",

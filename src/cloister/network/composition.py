@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,14 +37,19 @@ from cloister.services.indexer.watcher import Contracts
 from cloister.services.market.chain_ledger import ChainMarketLedger
 from cloister.services.market.part import MarketSettings, build_market_part
 from cloister.services.part import Part
+from cloister.services.resultproxy.ledger import ChainResultLedger
+from cloister.services.resultproxy.part import build_result_proxy_part
+from cloister.services.resultproxy.settings import ResultProxySettings
+from cloister.services.resultproxy.signing_key import create_signing_key
 from cloister.services.scheduler.part import build_scheduler_part
 from cloister.services.scheduler.settings import SchedulerSettings
 from cloister.services.sms.chain_ledger import ChainLedger
 from cloister.services.sms.kek import create_local_kek
 from cloister.services.sms.part import build_sms_part
 from cloister.services.sms.settings import SmsSettings
+from cloister.storage.kubo import KuboStore
 
-SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass")
+SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,12 @@ class Backends:
     state: NetworkState
     rpc: JsonRpc
     values: ReferenceValues
+
+    @property
+    def content(self) -> KuboStore:
+        """The network's content, through its gateway: what is read is proven by CID wherever the gateway runs."""
+        gateway = self.description.services.gateway
+        return KuboStore(gateway, gateway)
 
     def database(self, service: str) -> Database:
         """The service's own database file."""
@@ -77,6 +89,8 @@ def build_part(service: str, backends: Backends) -> Part:
             return _scheduler(backends)
         case "indexer":
             return _indexer(backends)
+        case "resultproxy":
+            return _result_proxy(backends)
         case "compass":
             path = backends.state.path(COMPASS_FILE)
             save_compass(path, backends.description)
@@ -117,6 +131,21 @@ def _sms(backends: Backends) -> Part:
         database=backends.database("sms"),
         kek=create_local_kek(backends.state.path("services", "sms.kek")),
         ledger=ChainLedger(backends.rpc, description.contracts.hub),
+        content=backends.content,
+    )
+
+
+def _result_proxy(backends: Backends) -> Part:
+    description = backends.description
+    settings = ResultProxySettings(chain_id=description.chain_id, hub=description.contracts.hub)
+    return build_result_proxy_part(
+        settings,
+        database=backends.database("resultproxy"),
+        ledger=ChainResultLedger(
+            backends.rpc, description.contracts.hub, max_head_age=settings.max_head_age, clock=time.time
+        ),
+        content=backends.content,
+        signing_key=create_signing_key(backends.state.path("services", "resultproxy.key")),
     )
 
 
