@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+PARTS = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "worker")
+
 
 @click.command()
 @click.argument(
