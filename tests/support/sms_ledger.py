@@ -102,6 +102,8 @@ class MemoryLedger:
             (order.dataset in self.objections, self.objections.get(order.dataset, "")),
         )
         objection = next((f"IncompatibleDatasetOrder({text})" for holds, text in reasons if holds), None)
+        if not signed and len(order.sign) not in (64, 65) and not (closed or order.volume == 0):
+            objection = "invalid-signature-format"
         return OfferStanding(entry, signed, closed, all(admissions), objection)
 
     def in_group(self, group: Address, member: Address, *, block: int) -> bool:
