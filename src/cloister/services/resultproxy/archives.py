@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from cloister.errors import DecodeError, TooLarge, quoted
 
@@ -82,6 +82,10 @@ class ResultArchive:
             raise DecodeError("zip: not a ZIP archive")
 
 
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
 class _Source:
     """A cursor over the body; holds what was received and not yet read."""
 
@@ -121,7 +125,7 @@ class _Source:
                 raise DecodeError(f"result: member {quoted(name)} is not text, a number, true, false or null")
         token, self._held = match.group(), self._held[match.end() :]
         try:
-            value = json.loads(token)
+            value = json.loads(token, parse_constant=_refuse_constant)
         except ValueError:
             value = b""
         if value is not None and not isinstance(value, str | int | float | bool):
@@ -130,7 +134,7 @@ class _Source:
 
     def base64_text(self) -> Iterator[bytes]:
         """Yield what a base64 string holds, from behind its opening quote."""
-        text = b""
+        text, is_padded = b"", False
         while True:
             end = self._held.find(b'"')
             text += self._held if end < 0 else self._held[:end]
@@ -140,8 +144,9 @@ class _Source:
             text = text.replace(b"\\/", b"/")
             whole = (len(text) - cut) // 4 * 4 if end < 0 else len(text)
             piece, text = text[:whole], text[whole:]
-            if end < 0 and piece.endswith(b"="):
+            if piece and is_padded:  # padding ends base64; the standard library would go on
                 raise DecodeError("zip: not base64")
+            is_padded = piece.endswith(b"=") or is_padded
             try:
                 yield base64.b64decode(piece, validate=True)
             except (binascii.Error, ValueError):
