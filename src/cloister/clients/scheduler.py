@@ -143,7 +143,7 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a lease ended, in the worker's words. ``results`` is what ``finalize`` will carry; ``results_callback``
-    likewise.
+    likewise. ``exit_code`` is the app's, where the enclave lets it be known.
     """
 
     status: ReplicateStatus
@@ -153,10 +153,13 @@ class Outcome:
     result_digest: Bytes32 | None = None
     results: str | None = None
     results_callback: bytes = b""
+    exit_code: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The wire form: absent values are left out."""
         body: dict[str, Any] = {"status": str(self.status)}
+        if self.exit_code is not None:
+            body["exit_code"] = self.exit_code
         for name in ("cause", "message", "transaction", "result_digest", "results"):
             value = getattr(self, name)
             if value is not None:
@@ -310,9 +313,13 @@ class WorkerCalls:
         )
         return parse_hex(_member(answer, "signature", str), length=65)
 
-    def give_logs(self, lease_id: str, *, stdout: str, stderr: str) -> None:
-        """Hand in the app's streams for the requester; only the last characters are kept."""
-        body = {"stdout": stdout[-LOG_CHARACTERS:], "stderr": stderr[-LOG_CHARACTERS:]}
+    def give_logs(self, lease_id: str, *, stdout: str, stderr: str, exit_code: int | None = None) -> None:
+        """Hand in the app's streams for the requester; only the last characters are kept. The app's exit code is for
+        everybody to see.
+        """
+        body: dict[str, Any] = {"stdout": stdout[-LOG_CHARACTERS:], "stderr": stderr[-LOG_CHARACTERS:]}
+        if exit_code is not None:
+            body["exit_code"] = exit_code
         self._post(f"/scheduler/v1/leases/{lease_id}/logs", body)
 
     def report(self, lease_id: str, outcome: Outcome) -> None:

@@ -38,7 +38,7 @@ def test_from_match_to_completed(world: World) -> None:
         assert lease.app.multiaddr == "https://example.org/app"
         calls = world.calls(client)
         assert not calls.beat(lease.lease_id, R.COMPUTING).abort
-        calls.give_logs(lease.lease_id, stdout="out\0" + "x" * 120_000, stderr="err")
+        calls.give_logs(lease.lease_id, stdout="out\0" + "x" * 120_000, stderr="err", exit_code=3)
         until(lambda: world.status(lease.task_id) is TaskStatus.ACTIVE)
         challenge, sign, authorization = world.proof(client, lease, 0, digest_of("a"))
         call = world.chain.hub.contribute_and_finalize(
@@ -54,6 +54,7 @@ def test_from_match_to_completed(world: World) -> None:
         assert {"INITIALIZED", "RUNNING"} <= set(words)
         (replicate,) = view.replicates
         assert replicate.worker == world.workers[0].address
+        assert replicate.exit_code == 3
         # The chain may show the contribution before its worker reports it.
         assert replicate.status in ("CONTRIBUTE_AND_FINALIZE_DONE", "COMPLETED")
 

@@ -108,7 +108,7 @@ def _add_worker_routes(router: APIRouter, service: SchedulerService, authenticat
     @body_cap(_LOGS_BODY)
     def keep_logs(lease_id: LeasePath, told: LogsRequest, worker: Address = caller) -> dict[str, bool]:
         """Keep an app's streams."""
-        service.keep_logs(lease_id, worker, told.stdout, told.stderr)
+        service.keep_logs(lease_id, worker, told.stdout, told.stderr, exit_code=told.exit_code)
         return {"ok": True}
 
     @router.post("/scheduler/v1/leases/{lease_id}/outcome")

@@ -290,10 +290,14 @@ class Leasing:
             )
             return signature
 
-    def keep_logs(self, lease_id: str, worker: Address, stdout: str, stderr: str) -> None:
+    def keep_logs(
+        self, lease_id: str, worker: Address, stdout: str, stderr: str, *, exit_code: int | None = None
+    ) -> None:
         """Keep the last characters of an app's streams, in place of what the lease had before."""
         with self._database.session_scope() as session:
             _, task = self._open(session, lease_id, worker)
+            if exit_code is not None:
+                session.execute(update(leases).where(leases.c.lease_id == lease_id).values(exit_code=exit_code))
             # PostgreSQL's text holds no NUL.
             values = {
                 "stdout": stdout.replace("\0", "\ufffd")[-LOG_CHARACTERS:],
@@ -318,7 +322,9 @@ class Leasing:
             before = LeaseState(lease.state)
             if before not in LIVE_STATES:
                 return
-            changes: dict[str, Any] = {"status": str(outcome.status), "exit_code": exit_code}
+            changes: dict[str, Any] = {"status": str(outcome.status)}
+            if exit_code is not None:
+                changes["exit_code"] = exit_code
             changes |= _results(outcome.results, outcome.results_callback)
             if not failed:
                 changes["expires_at"] = now + self._settings.confirm_seconds

@@ -40,6 +40,7 @@ AddressText = Annotated[str, Field(max_length=42), AfterValidator(_address)]
 Bytes32Text = Annotated[str, Field(max_length=66), AfterValidator(_bytes32)]
 HexText = Annotated[str, Field(max_length=2 + 2 * CALLBACK_CAP), AfterValidator(_hex)]
 LeaseId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 ResultsText = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -87,6 +88,7 @@ class LogsRequest(_Strict):
 
     stdout: str = Field(max_length=4 * LOG_CHARACTERS)
     stderr: str = Field(max_length=4 * LOG_CHARACTERS)
+    exit_code: ExitCode | None = None
 
 
 class OutcomeRequest(_Plain):
@@ -99,7 +101,7 @@ class OutcomeRequest(_Plain):
     result_digest: Bytes32Text | None = None
     results: ResultsText | None = None
     results_callback: HexText | None = None
-    exit_code: int | None = Field(default=None, ge=-(2**31), lt=2**31)
+    exit_code: ExitCode | None = None
 
 
 class LeasesAnswer(BaseModel):

@@ -149,9 +149,11 @@ class SchedulerService:
             chain_now=self.chain_clock.now(),
         )
 
-    def keep_logs(self, lease_id: str, worker: Address, stdout: str, stderr: str) -> None:
-        """Keep an app's streams for the requester."""
-        self.leasing.keep_logs(lease_id, self.check_worker(worker), stdout, stderr)
+    def keep_logs(
+        self, lease_id: str, worker: Address, stdout: str, stderr: str, *, exit_code: int | None = None
+    ) -> None:
+        """Keep an app's streams for the requester, and its exit code for everybody."""
+        self.leasing.keep_logs(lease_id, self.check_worker(worker), stdout, stderr, exit_code=exit_code)
 
     def report(self, lease_id: str, worker: Address, outcome: Outcome, *, exit_code: int | None) -> None:
         """End a lease; a task given back is offered to whoever waits."""
