@@ -19,13 +19,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
 from cloister.errors import CloisterError, ConfigurationError, quoted
 from cloister.services import failures
 from cloister.services.edge import CapOf, Edge, EdgeLimits, Meter, error_log
-from cloister.services.part import Failure, Part, RendersFailures, marked_body_cap
+from cloister.services.part import Failure, Mount, OffersMount, Part, RendersFailures, marked_body_cap
 from cloister.services.server import BackgroundServer, serve
 from cloister.version import __version__
 
@@ -93,6 +93,9 @@ def build_application(
         router = part.router()
         ownership.claim(part, router)
         app.include_router(router)
+        if isinstance(part, OffersMount):
+            app.router.routes.append(ownership.claim_mount(part, part.mount()))
+    app.state.closing = tuple(each.mount.close for each in ownership.mounted)
     app.include_router(_operations(state, meter))
     _install_handlers(app, ownership)
     app.add_middleware(
@@ -101,6 +104,7 @@ def build_application(
         meter=meter,
         render=ownership.render,
         cap_of=ownership.cap_of(settings.limits.max_body),
+        is_mounted=lambda path: any(each.leads(path) for each in ownership.mounted),
     )
     app.add_middleware(
         CORSMiddleware,
@@ -141,6 +145,25 @@ class _State:
                 log.exception("part %s did not stop cleanly", part.name)
 
 
+class _Mounted(BaseRoute):
+    """The route to a mounted application: its path with and without a slash, and everything below."""
+
+    def __init__(self, mount: Mount) -> None:
+        self.mount = mount
+        self.path = mount.path
+
+    def leads(self, path: str) -> bool:
+        return path == self.path or path.startswith(self.path + "/")
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] in ("http", "websocket") and self.leads(scope["path"]):
+            return Match.FULL, {"endpoint": self.mount.app, "route": self}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.mount.app(scope, receive, send)
+
+
 class _Ownership:
     """Which part owns a path, for error bodies, and which cap a route has."""
 
@@ -148,6 +171,7 @@ class _Ownership:
         self._by_segment: dict[str, Part] = {}
         self._seen: dict[tuple[str, str], str] = {}
         self._capped: list[tuple[APIRoute, int | None]] = []
+        self.mounted: list[_Mounted] = []
 
     def claim(self, part: Part, router: APIRouter) -> None:
         for route in router.routes:
@@ -165,6 +189,14 @@ class _Ownership:
             mark = marked_body_cap(route.endpoint)
             if mark:
                 self._capped.append((route, mark[0]))
+
+    def claim_mount(self, part: Part, mount: Mount) -> _Mounted:
+        segment = _first_segment(mount.path)
+        if mount.path != f"/{segment}" or segment in self._by_segment or segment == "-":
+            raise ConfigurationError(f"part {part.name} cannot mount {quoted(mount.path)}: it is taken or no one word")
+        self._by_segment[segment] = part
+        self.mounted.append(_Mounted(mount))
+        return self.mounted[-1]
 
     def render(self, path: str, failure: Failure) -> Response:
         """Render with the owner's renderer when it has one."""

@@ -30,6 +30,9 @@ error_log = logging.getLogger("cloister.errors")
 Render = Callable[[str, Failure], Response]
 """Renders a failure for a path: the owner of the path decides the form."""
 
+IsMounted = Callable[[str], bool]
+"""Tells whether a path leads to a mounted application, which may speak WebSocket."""
+
 CapOf = Callable[[Scope], int | None]
 """Gives the body cap of the route that a scope will reach; ``None`` for a route that streams."""
 
@@ -117,8 +120,18 @@ class _Exchange:
 class Edge:
     """ASGI middleware around the router; see the module's text."""
 
-    def __init__(self, app: ASGIApp, *, limits: EdgeLimits, meter: Meter, render: Render, cap_of: CapOf) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: EdgeLimits,
+        meter: Meter,
+        render: Render,
+        cap_of: CapOf,
+        is_mounted: IsMounted = lambda _path: False,
+    ) -> None:
         self._app = app
+        self._is_mounted = is_mounted
         self._limits = limits
         self._meter = meter
         self._render = render
@@ -128,8 +141,12 @@ class Edge:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no part speaks WebSocket
-            await send({"type": "websocket.close", "code": 1003})
+        if scope["type"] != "http":
+            # Only mounted applications speak WebSocket; an overlong head is refused as for any request.
+            if self._is_mounted(scope["path"]) and refuse_request(scope, self._limits, None) is None:
+                await self._app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1003})
             return
         cap = self._cap_of(scope)
         exchange = _Exchange(scope, receive, send, cap, self._limits)

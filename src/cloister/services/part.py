@@ -6,12 +6,13 @@ when it brings a renderer of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fastapi import APIRouter
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
@@ -41,6 +42,29 @@ class Part(Protocol):
     def stop(self) -> None: ...
 
     def check_ready(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """An application of a part's own for everything at and below ``path`` (``/ws``), WebSockets included.
+
+    It answers for itself: the edge passes requests with its usual caps, and WebSockets after a look at their head.
+    ``close`` ends answers that would take long (an open socket, a poll that waits) when the server stops; it runs in
+    the server's event loop before the wait for answers under way.
+    """
+
+    path: str
+    app: ASGIApp
+    close: Callable[[], Awaitable[None]]
+
+
+@runtime_checkable
+class OffersMount(Protocol):
+    """A part that serves more than endpoints."""
+
+    def mount(self) -> Mount:
+        """The application to mount. Called once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

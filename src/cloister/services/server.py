@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -17,8 +18,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cloister.errors import CloisterError, UnavailableError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from starlette.types import ASGIApp
 
 MAX_HEAD = 64 * 1024
@@ -26,6 +25,12 @@ MAX_HEAD = 64 * 1024
 
 HEAD_SECONDS = 10.0
 """Longest time from the first byte of a request (or from the connection) to the end of its headers."""
+
+CLOSE_SECONDS = 2.0
+"""Longest time that a mounted application takes to end its open answers."""
+
+MAX_MESSAGE = 64 * 1024
+"""Most bytes of one WebSocket message from a peer."""
 
 GRACE_SECONDS = 10
 """How long a stopping server waits for answers under way."""
@@ -78,6 +83,14 @@ class _Server(uvicorn.Server):
     uvicorn raises the signal again once it has stopped.
     """
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Mounted applications hold answers open for as long as a client listens: they end those first.
+        for close in getattr(getattr(self.config.app, "state", None), "closing", ()):
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await close()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         if threading.current_thread() is not threading.main_thread():
@@ -97,7 +110,9 @@ def _configuration(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         host=host,
         port=port,
         http=_GuardedProtocol,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # a small message may inflate to a large one
         lifespan="on",
         log_config=None,
         access_log=False,  # the edge writes its own line, without query strings

@@ -86,7 +86,8 @@ def test_matches_use_up_orders(world: MarketWorld) -> None:
     assert [state(world, order) for order in (app, data, pool, request)] == [(1, "open")] * 3 + [(3, "open")]
     bazaar.match((app, data, pool, request))
     world.synced()
-    assert [state(world, order) for order in (app, data, pool, request)] == [(0, "filled")] * 3 + [(2, "open")]
+    # Nobody offers the app any more, so nothing can serve what remains of the request.
+    assert [state(world, order) for order in (app, data, pool, request)] == [(0, "filled")] * 3 + [(2, "dead")]
 
 
 def test_partly_used_orders_are_published_with_what_remains(world: MarketWorld) -> None:

@@ -77,8 +77,8 @@ class ChainMarketLedger:
             raise UnavailableError("the node does not know a deal that it told of", code="chain-changed")
         return [deal if isinstance(deal, Deal) else None for deal in found]
 
-    def stake(self, account: Address) -> int:
-        return self._rpc.read(self._reads.account(account), block="latest").stake
+    def stake(self, account: Address, *, block: int) -> int:
+        return self._rpc.read(self._reads.account(account), block=block).stake
 
     def _signer(self, order: Order) -> tuple[Address | None, bool]:
         """Who must have signed, and whether that is a contract; None when the resource is not registered."""

@@ -31,11 +31,12 @@ from cloister.services.market.filters import (
     parse_page,
 )
 from cloister.services.market.ledger import MarketLedger
+from cloister.services.market.live import LiveFeed
 from cloister.services.market.rates import RateLimiter
 from cloister.services.market.records import render_order
 from cloister.services.market.service import PublishingService
 from cloister.services.market.store import MarketStore
-from cloister.services.part import Failure, body_cap
+from cloister.services.part import Failure, Mount, body_cap
 from cloister.version import __version__
 
 BODY_CAP = 64 * 1024
@@ -71,6 +72,7 @@ class MarketPart:
         publishing: PublishingService,
         follower: Follower,
         rates: RateLimiter,
+        feed: LiveFeed,
     ) -> None:
         self._chain_id = chain_id
         self._database = database
@@ -80,6 +82,7 @@ class MarketPart:
         self._publishing = publishing
         self._follower = follower
         self._rates = rates
+        self._feed = feed
 
     def start(self) -> None:
         self._database.upgrade("market")
@@ -100,6 +103,10 @@ class MarketPart:
         text = "Internal error" if failure.status == 500 else failure.message
         body = {"ok": False, "error": text, "code": failure.code, "hint": failure.hint}
         return JSONResponse(body, status_code=failure.status)
+
+    def mount(self) -> Mount:
+        """Live events under ``/ws``."""
+        return self._feed.mount()
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["market"], dependencies=[Depends(self._check_rate)])

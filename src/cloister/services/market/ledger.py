@@ -48,8 +48,8 @@ class MarketLedger(Protocol):
         """
         ...
 
-    def stake(self, account: Address) -> int:
-        """An account's free stake now, in nRLC."""
+    def stake(self, account: Address, *, block: int) -> int:
+        """An account's free stake at a recent block, in nRLC."""
         ...
 
 

@@ -16,7 +16,9 @@ from cloister.services.following import BatchSource, Follower
 from cloister.services.market.challenges import Challenges
 from cloister.services.market.http import MarketPart
 from cloister.services.market.ledger import MarketLedger
+from cloister.services.market.live import LiveFeed
 from cloister.services.market.rates import LIMIT, RateLimiter
+from cloister.services.market.recency import Recency
 from cloister.services.market.service import PublishingService
 from cloister.services.market.store import MarketStore
 from cloister.services.market.watcher import Watcher
@@ -55,7 +57,12 @@ def build_market_part(
     """
     store = MarketStore(database)
     challenges = Challenges(store, settings.chain_id, clock)
+    rates = RateLimiter(time.monotonic, limit=settings.rate_limit)
+    feed = LiveFeed(settings.chain_id, allows=rates.allows)
+    recency = Recency()
     publishing = PublishingService(
+        recency=recency,
+        audience=feed,
         store=store,
         challenges=challenges,
         ledger=ledger,
@@ -73,6 +80,8 @@ def build_market_part(
             settings.workerpool_registry: OrderKind.WORKERPOOL,
         },
         chain_id=settings.chain_id,
+        recency=recency,
+        audience=feed,
     )
     return MarketPart(
         chain_id=settings.chain_id,
@@ -82,5 +91,6 @@ def build_market_part(
         ledger=ledger,
         publishing=publishing,
         follower=Follower("market", sink=watcher, source=source, head=ledger.head_number),
-        rates=RateLimiter(time.monotonic, limit=settings.rate_limit),
+        rates=rates,
+        feed=feed,
     )

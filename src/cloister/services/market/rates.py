@@ -27,7 +27,7 @@ class RateLimiter:
 
     def allows(self, host: str | None) -> bool:
         """Count one request of ``host`` and tell whether it may pass."""
-        if host is not None and _is_loopback(host):
+        if is_loopback(host):
             return True
         now, key = self._clock(), host or "unknown"
         with self._lock:
@@ -43,7 +43,10 @@ class RateLimiter:
             return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str | None) -> bool:
+    """Whether a peer is this machine itself, also as an IPv4 address written in IPv6."""
+    if host is None:
+        return False
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

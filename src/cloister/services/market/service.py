@@ -6,21 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, select
 
-from cloister.errors import CloisterError, Denied, InputError, quoted
-from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
+from cloister.errors import CloisterError, Denied, InputError, UnavailableError, quoted
+from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.eip712 import Domain
 from cloister.protocol.orders import Order, OrderKind, RequestOrder, WorkerpoolOrder, parse_order
-from cloister.protocol.tags import TEE
+from cloister.services.market.announcing import ORDERS_TOPIC, Audience, Event, published, unpublished, updated
 from cloister.services.market.challenges import Challenges, Login
+from cloister.services.market.counterparts import bury_stranded, check_counterparts
 from cloister.services.market.ledger import MarketLedger, PublicationFacts
+from cloister.services.market.recency import Recency
 from cloister.services.market.records import RESOURCE_FIELD, TARGETS, order_columns, render_order, stake_per_unit
-from cloister.services.market.store import MarketStore, find_order, insert_order, look_up, mark_dead
+from cloister.services.market.store import MarketStore, find_order, insert_order, look_up
 from cloister.services.market.tables import ORDERS
 
 T = TypeVar("T")
 
+MAX_DRAFTS = 4
+"""How often an order is judged anew because the chain changed something about it meanwhile."""
 NOT_UNDONE = -1
 """Block of a death that no reorganised chain takes back: it has no block."""
 
@@ -43,6 +47,23 @@ class _Draft:
     columns: dict[str, Any]
     facts: PublicationFacts
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the facts are about."""
+        return str(self.order.resource), str(self.facts.signer), str(self.order_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What an unpublication did: the caller's orders that are gone, and others' requests that died with them."""
+
+    hashes: list[str]
+    dead: list[str]
+
+
+class _ChangedError(Exception):
+    """The chain changed what a draft rests on; nothing was written."""
+
 
 class PublishingService:
     """Takes orders in and out of the books. Safe to call from several threads."""
@@ -54,6 +75,8 @@ class PublishingService:
         challenges: Challenges,
         ledger: MarketLedger,
         domain: Domain,
+        recency: Recency,
+        audience: Audience,
         max_open_orders: int,
         clock: Callable[[], float],
     ) -> None:
@@ -61,6 +84,8 @@ class PublishingService:
         self._challenges = challenges
         self._ledger = ledger
         self._domain = domain
+        self._recency = recency
+        self._audience = audience
         self._max_open_orders = max_open_orders
         self._clock = clock
 
@@ -74,14 +99,37 @@ class PublishingService:
         """
         login = self._login(header)
         parsed = _parse(kind, payload, self._domain)
-        draft: _Draft | CloisterError
-        try:
-            draft = parsed if isinstance(parsed, CloisterError) else self._draft(parsed, login)
-        except CloisterError as error:
-            draft = error
+        for _ in range(MAX_DRAFTS):
+            mark = self._recency.mark()
+            draft: _Draft | CloisterError
+            try:
+                draft = parsed if isinstance(parsed, CloisterError) else self._draft(parsed, login)
+            except CloisterError as error:
+                draft = error
+            try:
+                return self._write(
+                    self._publication(kind, login, parsed, draft, mark),
+                    login,
+                    lambda record: self._audience.tell([published(kind, record)]),
+                )
+            except _ChangedError:
+                continue
+        raise UnavailableError("the chain changes this order's circumstances too fast", hint="try again in a moment")
+
+    def _publication(
+        self,
+        kind: OrderKind,
+        login: Login,
+        parsed: _Parsed | CloisterError,
+        draft: _Draft | CloisterError,
+        mark: int,
+    ) -> Callable[[Connection], dict[str, Any] | CloisterError]:
+        """The job that writes a draft, or what is wrong with it."""
         now = int(self._clock() * 1000)
 
         def job(connection: Connection) -> dict[str, Any] | CloisterError:
+            if isinstance(draft, _Draft) and self._recency.changed_since(mark, draft.names):
+                raise _ChangedError
             _use_up(connection, login)
             if isinstance(parsed, CloisterError):
                 return parsed
@@ -95,7 +143,7 @@ class PublishingService:
             except CloisterError as error:
                 return error
 
-        return self._write(job, login)
+        return job
 
     def unpublish(self, kind: OrderKind, payload: object, header: str | None) -> list[str]:
         """Delete the caller's open orders that the payload names; returns their hashes.
@@ -104,23 +152,37 @@ class PublishingService:
         """
         login = self._login(header)
 
-        def job(connection: Connection) -> list[str] | CloisterError:
+        told: list[Event] = []
+
+        def job(connection: Connection) -> _Taken | CloisterError:
+            told.clear()
             _use_up(connection, login)
             try:
-                return _unpublish(connection, kind, payload, login.address)
+                taken = _unpublish(connection, kind, payload, login.address)
             except CloisterError as error:
                 return error
+            if self._audience.has_listeners(ORDERS_TOPIC):
+                told.extend(unpublished(kind, order_hash) for order_hash in taken.hashes)
+                told.extend(updated(connection, taken.dead, self._domain.chain_id))
+            return taken
 
-        return self._write(job, login)
+        return self._write(job, login, lambda _: self._audience.tell(told)).hashes
 
     def _login(self, header: str | None) -> Login:
         generation = self._store.generation(self._challenges.claimed(header))
         return self._challenges.verify(header, generation)
 
-    def _write(self, job: Callable[[Connection], T | CloisterError], login: Login) -> T:
+    def _write(self, job: Callable[[Connection], T | CloisterError], login: Login, tell: Callable[[T], None]) -> T:
         """Run a job that uses up a login; a rule's refusal comes back as a value, so that the login stays used up."""
+
+        def afterwards(outcome: T | CloisterError) -> None:
+            if not isinstance(outcome, CloisterError):
+                tell(outcome)
+
         try:
-            outcome = self._store.writer.write(job)
+            outcome = self._store.writer.write(job, afterwards=afterwards)
+        except _ChangedError:
+            raise
         except BaseException:
             self._store.forget_generation(login.address)
             raise
@@ -155,7 +217,7 @@ class PublishingService:
             raise Denied("order already consumed")
         _check_stake(order, remaining, facts.stake)
         if isinstance(order, RequestOrder):
-            _check_counterparts(connection, order)
+            check_counterparts(connection, order)
         row = {
             **draft.columns,
             "signer": signer,
@@ -203,36 +265,7 @@ def _check_stake(order: Order, remaining: int, stake: int) -> None:
     raise Denied(f"requester stake is too low to cover requestorder payment, minimum stake required is {needed} nRLC")
 
 
-def _check_counterparts(connection: Connection, order: RequestOrder) -> None:
-    """A request needs an app offer, and a dataset offer if it names a dataset, that it can pay."""
-    tee = order.tag.has(TEE)
-    restrictions = {"workerpool": order.workerpool, "requester": order.requester}
-    best = _best_price(connection, OrderKind.APP, order.app, {**restrictions, "dataset": order.dataset}, tee=tee)
-    if best is None:
-        raise Denied(f"No {'tee enabled ' if tee else ''}apporder published for app {order.app}")
-    if best > order.appmaxprice:
-        raise Denied(f"appmaxprice for app {order.app} is too low, actual best price is {best} nRLC")
-    if order.dataset == ZERO_ADDRESS:
-        return
-    best = _best_price(connection, OrderKind.DATASET, order.dataset, {**restrictions, "app": order.app}, tee=False)
-    if best is None:
-        raise Denied(f"No datasetorder published for dataset {order.dataset}")
-    if best > order.datasetmaxprice:
-        raise Denied(f"datasetmaxprice for dataset {order.dataset} is too low, actual best price is {best} nRLC")
-
-
-def _best_price(
-    connection: Connection, kind: OrderKind, resource: Address, parties: Mapping[str, Address], *, tee: bool
-) -> int | None:
-    conditions = [ORDERS.c.kind == kind.value, ORDERS.c.status == "open", ORDERS.c.resource == str(resource)]
-    conditions += [ORDERS.c[name].in_((str(ZERO_ADDRESS), str(party))) for name, party in parties.items()]
-    if tee:
-        conditions.append(ORDERS.c.tag_low.op("&")(TEE.bits) == TEE.bits)
-    best: int | None = connection.execute(select(func.min(ORDERS.c.price)).where(*conditions)).scalar()
-    return best
-
-
-def _unpublish(connection: Connection, kind: OrderKind, payload: object, caller: Address) -> list[str]:
+def _unpublish(connection: Connection, kind: OrderKind, payload: object, caller: Address) -> _Taken:
     if not isinstance(payload, Mapping):
         raise InputError("the body must be an object")
     target = payload.get("target", TARGETS[0])
@@ -245,9 +278,10 @@ def _unpublish(connection: Connection, kind: OrderKind, payload: object, caller:
         hashes = hashes[:1] if target == "unpublish_last" else hashes
     resources = set(connection.execute(select(ORDERS.c.resource).where(ORDERS.c.order_hash.in_(hashes))).scalars())
     connection.execute(delete(ORDERS).where(ORDERS.c.order_hash.in_(hashes)))
+    dead: list[str] = []
     if kind in (OrderKind.APP, OrderKind.DATASET):
-        _bury_requests(connection, kind, resources)
-    return hashes
+        dead = bury_stranded(connection, kind, dict.fromkeys(resources, NOT_UNDONE))
+    return _Taken(hashes, dead)
 
 
 def _own_order(connection: Connection, kind: OrderKind, payload: Mapping[str, object], caller: Address) -> str:
@@ -280,14 +314,3 @@ def _own_orders(connection: Connection, kind: OrderKind, payload: Mapping[str, o
     if not hashes:
         raise Denied(f"no open {kind.value} published by signer {caller} for {name} {resource}")
     return hashes
-
-
-def _bury_requests(connection: Connection, kind: OrderKind, resources: set[str]) -> None:
-    """Mark requests dead whose app or dataset nobody offers any more."""
-    for resource in resources:
-        offered = select(ORDERS.c.order_hash).where(
-            ORDERS.c.kind == kind.value, ORDERS.c.status == "open", ORDERS.c.resource == resource
-        )
-        if connection.execute(offered.limit(1)).first() is None:
-            waiting = ORDERS.c.dataset if kind is OrderKind.DATASET else ORDERS.c.app
-            mark_dead(connection, [ORDERS.c.kind == OrderKind.REQUEST.value, waiting == resource], NOT_UNDONE)

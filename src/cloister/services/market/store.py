@@ -6,6 +6,7 @@ flush to disk serves them all. A caller gets its answer after that flush.
 
 from __future__ import annotations
 
+import logging
 import queue
 import secrets
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from cloister.chain.events import Cursor, parse_cursor
 from cloister.errors import UnavailableError
@@ -49,7 +50,9 @@ _LOOK = select(
     .scalar_subquery(),
 )
 
-_Job = tuple[Callable[[Connection], Any], Future[Any]]
+_Job = tuple[Callable[[Connection], Any], Future[Any], Callable[[Any], None] | None]
+
+log = logging.getLogger("cloister.market")
 
 
 class GroupWriter:
@@ -72,17 +75,18 @@ class GroupWriter:
             self._thread.join(WRITE_TIMEOUT)
             self._thread = None
 
-    def write(self, job: Callable[[Connection], T]) -> T:
+    def write(self, job: Callable[[Connection], T], *, afterwards: Callable[[T], None] | None = None) -> T:
         """Run ``job`` and return its result once it is on disk. What it raises undoes its own changes only.
 
-        A job may run twice, the first time in vain: it must have no effect but through its session.
+        A job may run twice, the first time in vain: it must have no effect but through its session. ``afterwards``
+        gets the result when it is on disk, in the order of the writes; it must not wait.
 
         Raises: whatever the job raises; UnavailableError when the writer is stopped or too slow.
         """
         if self._thread is None:
             raise UnavailableError("the market is stopping")
         future: Future[T] = Future()
-        self._jobs.put((job, future))
+        self._jobs.put((job, future, afterwards))
         try:
             return future.result(WRITE_TIMEOUT)
         except TimeoutError as error:
@@ -109,7 +113,7 @@ class GroupWriter:
         try:
             with self._database.session_scope() as session:
                 connection = session.connection()
-                results = [job(connection) for job, _ in batch]
+                results = [job(connection) for job, _, _ in batch]
         except BaseException as error:  # noqa: BLE001 - it belongs to the job's caller
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
@@ -117,7 +121,12 @@ class GroupWriter:
             for each in batch:
                 self._commit([each])
             return
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future, afterwards), result in zip(batch, results, strict=True):
+            if afterwards is not None:
+                try:
+                    afterwards(result)
+                except Exception:
+                    log.exception("what was written could not be told")
             future.set_result(result)
 
 
@@ -294,34 +303,53 @@ def add_consumption(
         connection.execute(insert(CONSUMPTIONS).values(**key, volume=clamped))
 
 
-def settle(connection: Connection, order_hashes: Iterable[str], *, watched_to: int) -> None:
-    """Recompute ``remaining`` and ``status`` of orders from the chain's events.
+def settle(connection: Connection, order_hashes: Iterable[str], *, watched_to: int) -> dict[str, int]:
+    """Recompute ``remaining`` and ``status`` of orders from the chain's events; returns those that changed, each with
+    the block of the last event that used it.
 
     What the chain told at publication counts only until the events of that block are here: a reorganised chain may
     take it back.
     """
     hashes = sorted(set(order_hashes))
+    changed: dict[str, int] = {}
     for start in range(0, len(hashes), 500):
         part = hashes[start : start + 500]
         used: dict[str, int] = {}
         closed: set[str] = set()
-        query = select(CONSUMPTIONS.c.order_hash, CONSUMPTIONS.c.volume).where(CONSUMPTIONS.c.order_hash.in_(part))
-        for order_hash, volume in connection.execute(query):
+        last: dict[str, int] = {}
+        columns = (CONSUMPTIONS.c.order_hash, CONSUMPTIONS.c.volume, CONSUMPTIONS.c.block)
+        for order_hash, volume, block in connection.execute(
+            select(*columns).where(CONSUMPTIONS.c.order_hash.in_(part))
+        ):
+            last[order_hash] = max(block, last.get(order_hash, 0))
             if volume is None:
                 closed.add(order_hash)
             else:
                 used[order_hash] = used.get(order_hash, 0) + volume
         for row in connection.execute(select(ORDERS).where(ORDERS.c.order_hash.in_(part))).all():
-            consumed = used.get(row.order_hash, 0)
+            consumed, told = used.get(row.order_hash, 0), row.consumed_at_publication
             if row.published_block > watched_to:
-                consumed = max(consumed, row.consumed_at_publication)
+                consumed = max(consumed, told)
+            else:
+                told = 0
             remaining = 0 if row.order_hash in closed else max(0, row.volume - consumed)
             status = order_status(
                 closed=row.order_hash in closed, remaining=remaining, dead=row.dead_at_block is not None
             )
-            if (remaining, status) != (row.remaining, row.status):
+            if (remaining, status, told) != (row.remaining, row.status, row.consumed_at_publication):
                 change = update(ORDERS).where(ORDERS.c.order_hash == row.order_hash)
-                connection.execute(change.values(remaining=remaining, status=status))
+                connection.execute(change.values(remaining=remaining, status=status, consumed_at_publication=told))
+            if (remaining, status) != (row.remaining, row.status):
+                changed[row.order_hash] = last.get(row.order_hash, watched_to)
+    return changed
+
+
+def told_early(connection: Connection, watched_to: int) -> list[str]:
+    """Orders whose consumption the chain told at publication, and whose block is taken in by now."""
+    query = select(ORDERS.c.order_hash).where(
+        ORDERS.c.consumed_at_publication > 0, ORDERS.c.published_block <= watched_to
+    )
+    return list(connection.execute(query).scalars())
 
 
 def order_status(*, closed: bool, remaining: int, dead: bool) -> str:
@@ -343,13 +371,12 @@ def mark_dead(connection: Connection, conditions: Sequence[ColumnElement[bool]],
     return hashes
 
 
-def roll_back(connection: Connection, block: int) -> None:
-    """Forget everything after ``block``: the chain took it back."""
+def roll_back(connection: Connection, block: int) -> list[str]:
+    """Forget everything after ``block``: the chain took it back. Returns the orders that changed."""
     lost = set(connection.execute(select(CONSUMPTIONS.c.order_hash).where(CONSUMPTIONS.c.block > block)).scalars())
     connection.execute(delete(CONSUMPTIONS).where(CONSUMPTIONS.c.block > block))
     connection.execute(delete(DEALS).where(DEALS.c.block > block))
     connection.execute(delete(CATEGORIES).where(CATEGORIES.c.block > block))
-    revived = or_(ORDERS.c.dead_at_block > block, ORDERS.c.consumed_at_publication > 0)
-    lost |= set(connection.execute(select(ORDERS.c.order_hash).where(revived)).scalars())
+    lost |= set(connection.execute(select(ORDERS.c.order_hash).where(ORDERS.c.dead_at_block > block)).scalars())
     connection.execute(update(ORDERS).where(ORDERS.c.dead_at_block > block).values(dead_at_block=None))
-    settle(connection, lost, watched_to=block)
+    return list(settle(connection, lost, watched_to=block))

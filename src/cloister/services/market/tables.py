@@ -7,7 +7,7 @@ fell away.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text, text
 
 METADATA = MetaData()
 
@@ -46,6 +46,12 @@ ORDERS = Table(
     Index("market_orders_by_signer", "kind", "signer", "status"),
     Index("market_orders_by_category", "kind", "status", "category", "price"),
     Index("market_orders_by_stake", "signer", "stake_per_unit"),
+    Index(
+        "market_orders_told_early",
+        "published_block",
+        sqlite_where=text("consumed_at_publication > 0"),
+        postgresql_where=text("consumed_at_publication > 0"),
+    ),
 )
 CONSUMPTIONS = Table(
     "market_consumptions",

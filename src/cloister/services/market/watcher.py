@@ -24,7 +24,10 @@ from cloister.chain.logs import (
 )
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.orders import OrderKind
+from cloister.services.market.announcing import DEALS_TOPIC, ORDERS_TOPIC, Audience, Event, dealt, updated
+from cloister.services.market.counterparts import bury_stranded
 from cloister.services.market.ledger import MarketLedger
+from cloister.services.market.recency import Recency
 from cloister.services.market.records import BIGINT_MAX, MinedDeal, deal_columns, iso_time
 from cloister.services.market.store import (
     MarketStore,
@@ -33,6 +36,7 @@ from cloister.services.market.store import (
     roll_back,
     save_cursor,
     settle,
+    told_early,
 )
 from cloister.services.market.tables import CATEGORIES, DEALS, ORDERS
 from cloister.services.reading import readable_events
@@ -63,12 +67,16 @@ class Watcher:
         hub: Address,
         registries: Mapping[Address, OrderKind],
         chain_id: int,
+        recency: Recency,
+        audience: Audience,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._hub = hub
         self._registries = dict(registries)
         self._chain_id = chain_id
+        self._recency = recency
+        self._audience = audience
 
     def load_cursor(self) -> Cursor | None:
         """Where reading stopped."""
@@ -79,36 +87,60 @@ class Watcher:
         said = _Said.read(batch, self._hub, self._registries)
         for _, _, moved in said.moved:
             self._ledger.forget_owner(moved.entry)
+        # From here on no order is written that was judged by older facts.
+        self._recency.note(said.names())
+        if batch.rolled_back_to is not None:
+            self._recency.note_everything()
         deals = self._read_deals(batch, said)
-        stakes = {account: self._ledger.stake(account) for account in _staked(self._store, said.spenders)}
+        accounts = _staked(self._store, set(said.spenders))
+        stakes = {account: self._ledger.stake(account, block=batch.head.number) for account in accounts}
 
-        def job(connection: Connection) -> None:
-            if batch.rolled_back_to is not None:
-                roll_back(connection, batch.rolled_back_to)
-            touched: set[str] = set()
-            for log, matched in said.matched:
-                touched |= _write_match(connection, log, matched)
-            for log, closed in said.closed:
-                add_consumption(connection, log.block_number, log.log_index, closed.order_hash, None)
-                touched.add(str(closed.order_hash))
+        def job(connection: Connection) -> list[Event]:
+            changed = self._apply(connection, batch, said, stakes)
             for mined in deals:
                 _write_deal(connection, mined, self._chain_id)
-            times = batch.timestamps()
-            for log, category in said.categories:
-                _write_category(connection, log, category, times[log.block_number], self._chain_id)
-            for log, kind, moved in said.moved:
-                _bury_former_owner(connection, log.block_number, kind, moved)
-            settle(connection, touched, watched_to=batch.through)
-            for account, stake in stakes.items():
-                _bury_uncovered(connection, account, stake, batch.through)
             save_cursor(connection, batch.cursor)
+            events: list[Event] = []
+            if self._audience.has_listeners(ORDERS_TOPIC):
+                events += updated(connection, changed, self._chain_id)
+            if self._audience.has_listeners(DEALS_TOPIC):
+                events += [dealt(deal_columns(mined, self._chain_id)["body"]) for mined in deals]
+            return events
 
-        self._store.writer.write(job)
+        self._store.writer.write(job, afterwards=self._audience.tell)
+
+    def _apply(
+        self, connection: Connection, batch: Batch, said: _Said, stakes: Mapping[Address, int]
+    ) -> dict[str, int]:
+        """Write what became of orders; returns those that changed, each with the block that did it."""
+        changed: dict[str, int] = {}
+        if batch.rolled_back_to is not None:
+            changed |= dict.fromkeys(roll_back(connection, batch.rolled_back_to), batch.rolled_back_to)
+        touched: set[str] = set()
+        for log, matched in said.matched:
+            touched |= _write_match(connection, log, matched)
+        for log, closed in said.closed:
+            add_consumption(connection, log.block_number, log.log_index, closed.order_hash, None)
+            touched.add(str(closed.order_hash))
+        times = batch.timestamps()
+        for log, category in said.categories:
+            _write_category(connection, log, category, times[log.block_number], self._chain_id)
+        for log, kind, moved in said.moved:
+            changed |= dict.fromkeys(_bury_former_owner(connection, log.block_number, kind, moved), log.block_number)
+        touched.update(told_early(connection, batch.through))
+        changed |= settle(connection, touched, watched_to=batch.through)
+        for account, stake in stakes.items():
+            block = said.spenders[account]
+            changed |= dict.fromkeys(_bury_uncovered(connection, account, stake, block), block)
+        for kind, gone in _gone_offers(connection, changed).items():
+            changed |= dict.fromkeys(bury_stranded(connection, kind, gone), batch.through)
+        return changed
 
     def _read_deals(self, batch: Batch, said: _Said) -> list[MinedDeal]:
         if not said.matched:
             return []
-        deals = self._ledger.deals([matched.deal_id for _, matched in said.matched], block=batch.through)
+        # Read at the newest block: nodes forget the state of old ones, and a deal never changes.
+        deals = self._ledger.deals([matched.deal_id for _, matched in said.matched], block=batch.head.number)
         times = batch.timestamps()
         found = []
         for (log, matched), deal in zip(said.matched, deals, strict=True):
@@ -139,7 +171,8 @@ class _Said:
     closed: list[tuple[Log, OrderClosed]] = field(default_factory=list)
     categories: list[tuple[Log, CategoryCreated]] = field(default_factory=list)
     moved: list[tuple[Log, OrderKind, EntryTransfer]] = field(default_factory=list)
-    spenders: set[Address] = field(default_factory=set)
+    spenders: dict[Address, int] = field(default_factory=dict)
+    """Who gave away stake, and the last block in which they did."""
 
     @classmethod
     def read(cls, batch: Batch, hub: Address, registries: Mapping[Address, OrderKind]) -> _Said:
@@ -154,6 +187,15 @@ class _Said:
                 said._add(log, event)
         return said
 
+    def names(self) -> set[str]:
+        """Entries, accounts and orders that something happened to."""
+        found = {str(moved.entry) for _, _, moved in self.moved} | {str(account) for account in self.spenders}
+        found |= {str(closed.order_hash) for _, closed in self.closed}
+        for _, matched in self.matched:
+            found |= set(map(str, (matched.app_hash, matched.dataset_hash, matched.workerpool_hash)))
+            found.add(str(matched.request_hash))
+        return found
+
     def _add(self, log: Log, event: ChainEvent) -> None:
         match event:
             case OrdersMatched():
@@ -163,7 +205,7 @@ class _Said:
             case CategoryCreated():
                 self.categories.append((log, event))
             case TokenTransfer():
-                self.spenders.add(event.sender)
+                self.spenders[event.sender] = log.block_number
             case _:
                 pass
 
@@ -219,17 +261,33 @@ def _write_category(connection: Connection, log: Log, said: CategoryCreated, tim
     connection.execute(insert(CATEGORIES).values(**row))
 
 
-def _bury_former_owner(connection: Connection, block: int, kind: OrderKind, moved: EntryTransfer) -> None:
+def _gone_offers(connection: Connection, changed: Mapping[str, int]) -> dict[OrderKind, dict[str, int]]:
+    """Apps and datasets that lost an offer, by kind, each with the last block in which it did."""
+    found: dict[OrderKind, dict[str, int]] = {OrderKind.APP: {}, OrderKind.DATASET: {}}
+    hashes = list(changed)
+    for start in range(0, len(hashes), 500):
+        query = select(ORDERS.c.order_hash, ORDERS.c.kind, ORDERS.c.resource).where(
+            ORDERS.c.order_hash.in_(hashes[start : start + 500]),
+            ORDERS.c.kind.in_([kind.value for kind in found]),
+            ORDERS.c.status != "open",
+        )
+        for order_hash, kind, resource in connection.execute(query):
+            of_kind = found[OrderKind(kind)]
+            of_kind[resource] = max(changed[order_hash], of_kind.get(resource, 0))
+    return found
+
+
+def _bury_former_owner(connection: Connection, block: int, kind: OrderKind, moved: EntryTransfer) -> list[str]:
     """Mark dead what anybody but the new owner offers of an entry."""
     former = [
         ORDERS.c.kind == kind.value,
         ORDERS.c.resource == str(moved.entry),
         ORDERS.c.signer != str(moved.receiver),
     ]
-    mark_dead(connection, former, block)
+    return mark_dead(connection, former, block)
 
 
-def _bury_uncovered(connection: Connection, account: Address, stake: int, block: int) -> None:
+def _bury_uncovered(connection: Connection, account: Address, stake: int, block: int) -> list[str]:
     """Mark dead the orders whose signer can no longer stake what one more match of all that remains would lock."""
     conditions: Sequence[Any] = [
         ORDERS.c.signer == str(account),
@@ -237,4 +295,4 @@ def _bury_uncovered(connection: Connection, account: Address, stake: int, block:
         # Divided, not multiplied: the product may be larger than a database integer.
         ORDERS.c.remaining > literal(min(stake, BIGINT_MAX)) // ORDERS.c.stake_per_unit,
     ]
-    mark_dead(connection, conditions, block)
+    return mark_dead(connection, conditions, block)

@@ -1,0 +1,233 @@
+"""Tells clients of what happens in the books while it happens: socket.io under ``/ws`` (reference 3.1).
+
+A client emits ``join`` with ``{"chainId": …, "topic": "orders" | "deals"}`` and gets the acknowledgement
+``{"ok": true}`` (or ``{"ok": false, "error": …}``); then it hears ``apporder_published``, ``apporder_updated`` (both
+with the order's record) and ``apporder_unpublished`` (with the order's hash), the same for the other kinds, and
+``deal_created`` (with the deal's record). Both transports work, polling and WebSocket.
+
+What holds: events of one order come in the order in which they went to disk. An event may come twice (a watcher that
+begins again reads its last blocks again), and a client that was away missed what happened meanwhile: after each
+connect it reads the lists. With several replicas on one database each follows the chain itself, so every client
+hears of deals; publications, and orders that die or are used up, are told by the replica that wrote them down, and a
+polling client must stay with one replica.
+
+Nobody here can hold up the market: writers only put an event into a bounded queue and go on. A client that does not
+take what is sent is dropped when ``MAX_BACKLOG`` events wait for it, and everybody is when events come faster than they
+can be handed out, since a gap that nobody sees would be worse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import socketio  # type: ignore[import-untyped]
+from starlette.responses import JSONResponse
+
+from cloister.errors import quoted
+from cloister.services.market.announcing import TOPICS, Event
+from cloister.services.market.rates import is_loopback
+from cloister.services.part import Mount
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+PATH: Final = "/ws"
+MAX_CLIENTS = 1000
+MAX_CLIENTS_EACH = 50
+"""Most clients from one address, loopback excepted: it is a proxy or the operator."""
+MAX_MESSAGE = 4096
+"""Most bytes of one message from a client: a join has about 50."""
+MAX_MESSAGES = 200
+"""Most messages of one client in its life; there are two topics to join."""
+MAX_BACKLOG = 500
+MAX_PENDING = 5000
+PING_SECONDS = 25
+PONG_SECONDS = 20
+
+log = logging.getLogger("cloister.market.live")
+# The library logs a stack for each message that is none, and any stranger can send those.
+_library_log = logging.getLogger("cloister.market.live.library")
+_library_log.setLevel(logging.CRITICAL)
+
+
+class LiveFeed:
+    """Clients, what they joined, and events on their way.
+
+    ``tell`` and ``has_listeners`` are safe from any thread; the rest runs in the server's event loop.
+    """
+
+    def __init__(self, chain_id: int, *, allows: Callable[[str | None], bool]) -> None:
+        self._chain_id = chain_id
+        self._allows = allows
+        self._server = socketio.AsyncServer(
+            async_mode="asgi",
+            cors_allowed_origins=[],  # the application's own middleware answers for every path
+            max_http_buffer_size=MAX_MESSAGE,
+            http_compression=False,
+            async_handlers=False,
+            ping_interval=PING_SECONDS,
+            ping_timeout=PONG_SECONDS,
+            logger=_library_log,
+            engineio_logger=_library_log,
+        )
+        self._server.on("connect", self._connect)
+        self._server.on("join", self._join)
+        self._server.on("*", self._count)
+        self._server.on("disconnect", self._forget)
+        self._engine = self._server.eio
+        self._app = socketio.ASGIApp(self._server, socketio_path=None)
+        self._joined: dict[str, set[str]] = {}
+        self._messages: dict[str, int] = {}
+        self._listeners = dict.fromkeys(TOPICS, 0)
+        self._pending: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._handing_out = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def mount(self) -> Mount:
+        """The application under ``/ws``."""
+        return Mount(PATH, self._answer, self._close)
+
+    # --- from any thread ---
+
+    def has_listeners(self, topic: str) -> bool:
+        """Whether anybody joined a topic: without one, nothing needs to be read or written for it."""
+        return self._listeners[topic] > 0
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Hand events to everybody who joined their topics. Never waits."""
+        wanted = [event for event in events if self._listeners[event[0]] > 0]
+        loop = self._loop
+        if not wanted or loop is None:
+            return
+        with self._lock:
+            self._pending.extend(wanted)
+            if self._handing_out:
+                return
+            self._handing_out = True
+        try:
+            loop.call_soon_threadsafe(self._start_handing_out)
+        except RuntimeError:  # the server stopped, and its clients are gone
+            with self._lock:
+                self._pending.clear()
+                self._handing_out = False
+
+    # --- in the event loop ---
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request or a WebSocket; the library's own failures end that client and nothing else."""
+        self._loop = asyncio.get_running_loop()
+        query = scope["query_string"]
+        host = scope["client"][0] if scope.get("client") else None
+        refusal = None
+        if b"j=" in query:
+            refusal = 400, "JSONP is not served"
+        elif b"sid=" not in query:
+            refusal = self._refuse_client(host)
+        if refusal is not None:
+            await _refuse(*refusal, scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except (asyncio.CancelledError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes did to the library
+            log.info("a client's messages made no sense: %s", type(error).__name__)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1002})
+            else:
+                await _refuse(400, "the request does not parse", scope, receive, send)
+
+    def _refuse_client(self, host: str | None) -> tuple[int, str] | None:
+        if not self._allows(host):
+            return 429, "Rate limit exceeded"
+        if len(self._engine.sockets) >= MAX_CLIENTS:
+            return 503, "too many clients are connected"
+        if not is_loopback(host):
+            peers = [environ["asgi.scope"].get("client") for environ in self._server.environ.values()]
+            if sum(peer is not None and peer[0] == host for peer in peers) >= MAX_CLIENTS_EACH:
+                return 429, "too many clients are connected from this address"
+        return None
+
+    def _connect(self, sid: str, _environ: Mapping[str, Any], _auth: object = None) -> None:
+        self._joined[sid] = set()
+
+    async def _join(self, sid: str, request: object = None, *_more: object) -> dict[str, object]:
+        if not await self._count("join", sid):
+            return {"ok": False, "error": "too many messages"}
+        if not isinstance(request, dict):
+            return {"ok": False, "error": "join needs {chainId, topic}"}
+        chain, topic = request.get("chainId"), request.get("topic")
+        if str(chain) != str(self._chain_id):
+            return {"ok": False, "error": f"chainId {quoted(str(chain))} is not supported"}
+        if topic not in TOPICS:
+            return {"ok": False, "error": f"topic must be one of {', '.join(TOPICS)}, got {quoted(str(topic))}"}
+        joined = self._joined.get(sid)
+        if joined is not None and topic not in joined:
+            await self._server.enter_room(sid, topic)
+            joined.add(topic)
+            self._listeners[topic] += 1
+        return {"ok": True}
+
+    async def _count(self, _event: str, sid: str, *_more: object) -> bool:
+        """Count a client's message; one too many ends it."""
+        seen = self._messages[sid] = self._messages.get(sid, 0) + 1
+        if seen <= MAX_MESSAGES:
+            return True
+        await self._server.disconnect(sid)
+        return False
+
+    def _forget(self, sid: str, _reason: object = None) -> None:
+        for topic in self._joined.pop(sid, ()):
+            self._listeners[topic] -= 1
+        self._messages.pop(sid, None)
+
+    def _start_handing_out(self) -> None:
+        self._task = asyncio.ensure_future(self._hand_out())
+
+    async def _hand_out(self) -> None:
+        while True:
+            with self._lock:
+                if not self._pending:
+                    self._handing_out = False
+                    return
+                overrun = len(self._pending) > MAX_PENDING
+                if overrun:
+                    self._pending.clear()
+                else:
+                    topic, name, payload = self._pending.popleft()
+            if overrun:
+                log.warning("events come faster than they can be handed out: every live client is dropped")
+                await self._drop(list(self._engine.sockets))
+                continue
+            try:
+                await self._server.emit(name, payload, room=topic)
+            except Exception:  # one event is lost, not all that follow
+                log.exception("an event could not be handed out")
+            await self._drop([sid for sid, each in self._engine.sockets.items() if each.queue.qsize() > MAX_BACKLOG])
+
+    async def _drop(self, engine_sids: list[str]) -> None:
+        for sid in engine_sids:
+            client = self._engine.sockets.get(sid)
+            if client is not None:
+                log.info("a live client does not keep up and is dropped")
+                await client.close(wait=False, abort=True, reason="too slow")
+
+    async def _close(self) -> None:
+        """End every client, polls that wait included."""
+        for client in list(self._engine.sockets.values()):
+            await client.close(wait=False)
+        await self._server.shutdown()
+
+
+async def _refuse(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": text})
+        return
+    await JSONResponse({"ok": False, "error": text}, status_code=status)(scope, receive, send)
