@@ -32,6 +32,11 @@ def scheduler_authorization(worker: Address, task_id: Bytes32, enclave: Address)
     return keccak256(worker.raw + task_id.raw + enclave.raw)
 
 
+def tee_challenge_authorization(task_id: Bytes32) -> bytes:
+    """What a workerpool's owner signs to be given the enclave challenge of a task: no worker, no enclave yet."""
+    return keccak256(task_id.raw)
+
+
 def worker_authorization(task_id: Bytes32, worker: Address) -> bytes:
     """What the enclave key signs toward its worker (pre- and post-compute of iExec's stack)."""
     return keccak256(task_id.raw + worker.raw)

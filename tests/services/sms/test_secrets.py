@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -189,8 +190,165 @@ def test_tee_paths(world: World) -> None:
     assert world.ask("GET", "/tee/properties/TDX")[0] == 200
     assert world.ask("GET", "/tee/properties/TDX/v9")[0] == 404
     assert world.ask("GET", "/tee/properties/SCONE/v1")[0] == 409
-    assert world.ask("POST", "/tee/challenges/0x00")[0] == 401
-    assert world.ask("POST", "/tee/sessions", body={})[0] == 401
+    for other in ("scone", "GRAMINE", "tdx2"):
+        assert world.ask("GET", f"/tee/properties/{other}")[0] == 409
+        assert world.ask("GET", f"/tee/properties/{other}/v9")[0] == 409
+    assert world.ask("GET", "/tee/properties/tdx/v1")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/admin/backup", "/admin/replicate-backup", "/admin/restore-backup", "/admin"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_nothing_is_administered_over_http(file_world: World, method: str, path: str) -> None:
+    assert file_world.ask(method, path, headers={"x-api-key": "any"})[0] == 404
+
+
+def shout(target: str) -> str:
+    """The same target with the hex of its addresses in upper case."""
+    return re.sub("0x([0-9a-fA-F]{40})", lambda found: "0x" + found[1].upper(), target)
+
+
+@pytest.mark.parametrize("spell", [str.lower, shout], ids=["lower", "upper"])
+@pytest.mark.parametrize("family", ["web3", "web2", "app", "requester"])
+def test_addresses_are_read_in_any_case(file_world: World, family: str, spell: Callable[[str], str]) -> None:
+    world = file_world
+    who = world.requester.address
+    target, challenge, key = {
+        "web3": (WEB3, authorization.sms_web3_challenge(DATASET, "v"), world.owner),
+        "web2": (web2(who, "t"), authorization.sms_web2_challenge(who, "t", "v"), world.requester),
+        "app": (f"/apps/{APP}/secrets", authorization.sms_app_challenge(APP, "v"), world.app_owner),
+        "requester": (
+            f"/requesters/{who}/secrets/t",
+            authorization.requester_secret_challenge(who, "t", "v"),
+            world.requester,
+        ),
+    }[family]
+    path, _, query = target.partition("?")
+    # Names of parameters and parts of paths keep their case; only addresses are spelled anew.
+    spelled = re.sub("0x[0-9a-fA-F]{40}", lambda found: spell(found[0]), path) + (
+        "?" + re.sub("0x[0-9a-fA-F]{40}", lambda found: spell(found[0]), query) if query else ""
+    )
+    assert world.set_secret("POST", spelled, "v", challenge, key)[0] == 204
+    for spelling in (target, spelled):
+        assert world.ask("HEAD", spelling) == (204, b"")
+        status, body = world.set_secret("POST", spelling, "v", challenge, key)
+        assert (status, json.loads(body)["code"]) == (409, "already-set-same")
+
+
+@pytest.mark.parametrize("bad", ["0x12", "0x" + "g1" * 20, "d1" * 20, "0x" + "d1" * 21, "alice.eth", "%20", ""])
+def test_what_is_no_address_is_refused_by_name(file_world: World, bad: str) -> None:
+    for target in (
+        f"/secrets/web3?secretAddress={bad}",
+        f"/secrets/web2?ownerAddress={bad}&secretName=t",
+        f"/apps/{bad or '%20'}/secrets",
+        f"/requesters/{bad or '%20'}/secrets/t",
+    ):
+        assert file_world.ask("HEAD", target)[0] == 400
+        assert file_world.set_secret("POST", target, "v", bytes(32), file_world.owner)[0] == 400
+
+
+def test_every_family_wants_a_signature_of_the_right_account(file_world: World) -> None:
+    """401 without a header, with one that does not parse, of another account, over another value or name."""
+    world = file_world
+    who = world.requester.address
+    right = {
+        WEB3: (world.owner, authorization.sms_web3_challenge(DATASET, "v")),
+        web2(who): (world.requester, authorization.sms_web2_challenge(who, "token", "v")),
+        f"/apps/{APP}/secrets": (world.app_owner, authorization.sms_app_challenge(APP, "v")),
+        f"/requesters/{who}/secrets/t": (world.requester, authorization.requester_secret_challenge(who, "t", "v")),
+    }
+    others = [challenge for _, challenge in right.values()]
+    for target, (key, challenge) in right.items():
+        in_a_list = not target.startswith("/secrets/")
+        for headers in (
+            {},
+            {"authorization": "0x12"},
+            {"authorization": to_hex(key.sign_message(challenge))[2:]},
+            {"authorization": to_hex(key.sign_digest(challenge))},
+            {"authorization": to_hex(world.stranger.sign_message(challenge))},
+            *({"authorization": to_hex(key.sign_message(other))} for other in others if other != challenge),
+        ):
+            status, body = world.ask("POST", target, body=b"v", headers={**headers, "content-type": "text/plain"})
+            assert status == 401, (target, headers)
+            error = json.loads(body)["error"]
+            assert error == (["this account is not allowed to set the secret"] if in_a_list else error)
+            assert world.ask("HEAD", target)[0] == 404
+        assert world.set_secret("POST", target, "w", challenge, key)[0] == 401
+        assert world.set_secret("POST", target, "v", challenge, key)[0] == 204
+
+
+def test_the_challenges_are_the_references(file_world: World) -> None:
+    """Signatures over the reference's own vectors are accepted, so the bytes that are signed are the reference's."""
+    anybody = Address("0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A")
+    app = Address("0x" + "11" * 20)
+    assert to_hex(authorization.sms_web3_challenge(app, "foo")).startswith("0x58e8f38c16f91371")
+    assert to_hex(authorization.sms_app_challenge(app, "foo")).startswith("0x48026ecc83184e9b")
+    assert to_hex(authorization.sms_web2_challenge(anybody, "key", "foo")).startswith("0xad219cfcb8531d99")
+    file_world.ledger.owners[app] = file_world.app_owner.address
+    web3 = bytes.fromhex("58e8f38c16f91371e2bc997e23d4ffb50a3ff99dea2dc6c9235968a4445fa3ac")
+    developer = bytes.fromhex("48026ecc83184e9b9d9275c289b9e5deab9d3f94f6f38e4b780d0b226163171e")
+    assert (
+        file_world.set_secret("POST", f"/secrets/web3?secretAddress={app}", "foo", web3, file_world.app_owner)[0] == 204
+    )
+    assert file_world.set_secret("POST", f"/apps/{app}/secrets", "foo", developer, file_world.app_owner)[0] == 204
+
+
+def test_limits_of_each_family(file_world: World) -> None:
+    world = file_world
+    who = world.requester.address
+    for length, statuses in ((4096, (204, 204, 204, 204)), (4097, (413, 413, 413, 400))):
+        # Characters count as bytes of UTF-8.
+        value = "é" * (length // 2) + "x" * (length % 2)
+        assert len(value.encode()) == length
+        # Names differ because the two families sign the same bytes, and a signature is good for one secret.
+        account, name = f"a{length}", f"r{length}"
+        attempts = (
+            (WEB3, authorization.sms_web3_challenge(DATASET, value), world.owner),
+            (web2(who, account), authorization.sms_web2_challenge(who, account, value), world.requester),
+            (f"/apps/{APP}/secrets", authorization.sms_app_challenge(APP, value), world.app_owner),
+            (
+                f"/requesters/{who}/secrets/{name}",
+                authorization.requester_secret_challenge(who, name, value),
+                world.requester,
+            ),
+        )
+        found = tuple(world.set_secret("POST", target, value, challenge, key)[0] for target, challenge, key in attempts)
+        assert found == statuses
+
+
+def test_empty_and_unreadable_bodies(file_world: World) -> None:
+    world = file_world
+    who = world.requester.address
+    empty = authorization.sms_web2_challenge(who, "token", "")
+    assert world.set_secret("POST", web2(who), b"", empty, world.requester)[0] == 400
+    assert world.set_secret("PUT", web2(who), b"", empty, world.requester)[0] in (400, 404)
+    assert world.set_secret("POST", web2(who), b"\xff", empty, world.requester)[0] == 401
+    assert world.ask("HEAD", web2(who))[0] == 404
+
+
+def test_a_body_is_the_secret_whatever_its_type_says(file_world: World) -> None:
+    world = file_world
+    who = world.requester.address
+    value = '{"a": 1}'
+    challenge = authorization.sms_web2_challenge(who, "token", value)
+    for kind, name in (("application/json", "token"), ("text/plain;charset=UTF-8", "other"), ("", "third")):
+        challenge = authorization.sms_web2_challenge(who, name, value)
+        headers = {"authorization": to_hex(world.requester.sign_message(challenge)), "content-type": kind}
+        assert world.ask("POST", web2(who, name), body=value.encode(), headers=headers)[0] == 204
+
+
+def test_putting_the_same_value_changes_nothing(file_world: World, store: SecretStore) -> None:
+    world = file_world
+    assert set_web2(world, "POST", "one") == 204
+    for _ in range(3):
+        assert set_web2(world, "PUT", "one") == 204
+    assert store.read(SecretName(SecretKind.WEB2, world.requester.address, "token")) == b"one"
+    assert set_web2(world, "PUT", "one", world.stranger) == 401
+
+
+def test_only_accounts_secrets_can_be_replaced(file_world: World) -> None:
+    who = file_world.requester.address
+    for target in (WEB3, f"/apps/{APP}/secrets", f"/requesters/{who}/secrets/t"):
+        assert file_world.ask("PUT", target, body=b"v")[0] == 405
 
 
 @pytest.fixture

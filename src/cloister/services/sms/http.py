@@ -1,11 +1,12 @@
 """The SMS over HTTP: iExec's REST as its clients speak it (reference 3.2), and the enclave's own calls."""
 
 # Annotations are evaluated here, not kept as text: FastAPI reads dependencies of local names out of them.
+from functools import partial
 from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from cloister.errors import CloisterError, Conflict, NotFound, Unauthenticated, quoted
 from cloister.protocol.authentication import AuthenticatedRequest
@@ -20,6 +21,7 @@ from cloister.services.sms.schemas import NonceRequest
 from cloister.services.sms.service import SecretService, requester_secret_name, web2_secret_name
 from cloister.services.sms.sessions import SessionService
 from cloister.services.sms.store import SecretStore
+from cloister.services.sms.tee import AUTHORIZATION_CAP, TeeRefused, TeeService
 from cloister.services.sms.vault import SecretKind, SecretName
 
 FRAMEWORK = "TDX"
@@ -40,12 +42,14 @@ class SmsPart:
         store: SecretStore,
         secrets: SecretService,
         sessions: SessionService,
+        tee: TeeService,
         authenticator: RequestAuthenticator,
     ) -> None:
         self._database = database
         self._store = store
         self._secrets = secrets
         self._sessions = sessions
+        self._tee = tee
         self._authenticator = authenticator
 
     def start(self) -> None:
@@ -146,6 +150,8 @@ class SmsPart:
             return _done()
 
     def _add_tee(self, router: APIRouter) -> None:
+        tee = self._tee
+
         @router.get("/tee/framework")
         async def framework() -> str:
             return FRAMEWORK
@@ -159,15 +165,20 @@ class SmsPart:
             return self._properties(framework, version)
 
         @router.post("/tee/challenges/{task_id}")
-        async def challenge(task_id: str) -> Response:
-            # iExec's workers ask for a key pair made outside the enclave. Ours is born inside, so nobody is allowed
-            # one.
-            raise Unauthenticated("enclave keys are made inside the enclave", hint="use /enclave/v1/nonces")
+        def challenge(task_id: str, request: Request) -> PlainTextResponse:
+            address = tee.challenge(task_id, request.headers.get("authorization"))
+            return PlainTextResponse(address.lower())
 
         @router.post("/tee/sessions")
-        async def session() -> JSONResponse:
-            # iExec's word for a caller who may not have a session (TeeSessionGenerationError).
-            return JSONResponse({"data": None, "error": "INVALID_AUTHORIZATION"}, status_code=401)
+        @body_cap(AUTHORIZATION_CAP)
+        async def session(request: Request) -> JSONResponse:
+            body, header = await request.body(), request.headers.get("authorization")
+            try:
+                opened = await run_sync(partial(tee.open_session, body, header, origin=str(request.base_url)))
+            except TeeRefused as refused:
+                error = refused.error
+                return JSONResponse({"data": None, "error": error.value}, status_code=error.http_status)
+            return JSONResponse({"data": opened.to_json(), "error": None})
 
     def _add_enclave(self, router: APIRouter) -> None:
         sessions = self._sessions

@@ -9,6 +9,8 @@ from cloister.protocol.eip712 import hub_domain
 from cloister.services.authentication import RequestAuthenticator
 from cloister.services.database import Database
 from cloister.services.sms.bulk import StoredBulk
+from cloister.services.sms.challenges import ChallengeStore
+from cloister.services.sms.heads import RecentHeads
 from cloister.services.sms.http import SmsPart
 from cloister.services.sms.kek import KeyEncryptionKey
 from cloister.services.sms.ledger import Ledger
@@ -18,6 +20,7 @@ from cloister.services.sms.sessions import SessionService
 from cloister.services.sms.settings import SmsSettings
 from cloister.services.sms.slices import SliceJudge
 from cloister.services.sms.store import SecretStore, SessionStore
+from cloister.services.sms.tee import TeeService
 from cloister.storage.content import ContentStore
 
 
@@ -35,19 +38,29 @@ def build_sms_part(
     ``content`` is where the slices of bulk requests are read; without it bulk requests are refused by name.
     """
     secrets, sessions = SecretStore(database, kek), SessionStore(database)
+    heads = RecentHeads(settings, ledger, sessions, clock)
     return SmsPart(
         database=database,
         store=secrets,
-        secrets=SecretService(settings=settings, store=secrets, sessions=sessions, ledger=ledger, clock=clock),
+        secrets=SecretService(store=secrets, ledger=ledger, heads=heads, clock=clock),
         sessions=SessionService(
             settings=settings,
             store=sessions,
             ledger=ledger,
+            heads=heads,
             assembler=ReleaseAssembler(settings, secrets),
             judge=SliceJudge(
                 domain=hub_domain(settings.chain_id, settings.hub), ledger=ledger, policies=sessions, secrets=secrets
             ),
             bulk=None if content is None else StoredBulk(content),
+            clock=clock,
+        ),
+        tee=TeeService(
+            settings=settings,
+            challenges=ChallengeStore(database, kek),
+            secrets_=secrets,
+            ledger=ledger,
+            heads=heads,
             clock=clock,
         ),
         authenticator=RequestAuthenticator(database, settings.audience, clock=clock),

@@ -21,9 +21,9 @@ from cloister.protocol import authorization
 from cloister.protocol.codec import Address, parse_hex
 from cloister.protocol.signatures import SIGNATURE_LENGTH, message_digest, recover_address
 from cloister.sealing.envelope import HpkePublicKey
-from cloister.services.sms.ledger import Ledger, check_recent
-from cloister.services.sms.settings import SmsSettings
-from cloister.services.sms.store import SecretStore, SessionStore
+from cloister.services.sms.heads import RecentHeads
+from cloister.services.sms.ledger import Ledger
+from cloister.services.sms.store import SecretStore
 from cloister.services.sms.vault import SecretKind, SecretName
 
 MAX_SECRET_BYTES = 4096
@@ -64,16 +64,14 @@ class SecretService:
     def __init__(
         self,
         *,
-        settings: SmsSettings,
         store: SecretStore,
-        sessions: SessionStore,
         ledger: Ledger,
+        heads: RecentHeads,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._sessions = sessions
         self._ledger = ledger
-        self._settings = settings
+        self._heads = heads
         self._clock = clock
 
     def exists(self, name: SecretName) -> bool:
@@ -142,10 +140,7 @@ class SecretService:
             case SecretKind.WEB2 | SecretKind.REQUESTER:
                 return name.owner
             case SecretKind.DATASET | SecretKind.APP:
-                settings = self._settings
-                head = check_recent(self._ledger.head(), now=int(self._clock()), max_age=settings.max_head_age)
-                self._sessions.check_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
-                return self._ledger.owner_of(name.owner, block=head.number)
+                return self._ledger.owner_of(name.owner, block=self._heads.read().number)
 
     def _check_value(self, name: SecretName, value: bytes) -> HpkePublicKey | None:
         if len(value) > MAX_SECRET_BYTES:

@@ -59,6 +59,7 @@ from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePublicKey
 from cloister.services.sms.bulk import BulkSource, load_slice
 from cloister.services.sms.grants import GrantFacts, StandingGrant, load_policy, verify_grant
+from cloister.services.sms.heads import RecentHeads
 from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Ledger, Matched, check_recent
 from cloister.services.sms.releases import Assembly, ReleaseAssembler, read_params
 from cloister.services.sms.settings import SmsSettings
@@ -80,6 +81,7 @@ class SessionService:
         settings: SmsSettings,
         store: SessionStore,
         ledger: Ledger,
+        heads: RecentHeads,
         assembler: ReleaseAssembler,
         judge: SliceJudge,
         bulk: BulkSource | None,
@@ -88,6 +90,7 @@ class SessionService:
         self._settings = settings
         self._store = store
         self._ledger = ledger
+        self._heads = heads
         self._assembler = assembler
         self._judge = judge
         self._bulk = bulk
@@ -140,7 +143,7 @@ class SessionService:
             raise VerificationError(
                 "the request is not signed by its enclave challenge", code="signature-refused"
             ) from error
-        head = self._block()
+        head = self._heads.read()
         trail.note(block=head.number)
         task, deal = self._verify_task(call, head, trail)
         # Only now: a stranger must not make the SMS remember blocks of an idle local chain, which a crash takes back.
@@ -219,12 +222,6 @@ class SessionService:
             sms=settings.identity,
             signature=settings.teebroker.sign_message(release_digest(context, sealed)),
         )
-
-    def _block(self) -> Head:
-        settings = self._settings
-        head = check_recent(self._ledger.head(), now=int(self._clock()), max_age=settings.max_head_age)
-        self._store.check_head(settings.chain_id, head.number, max_rollback=settings.max_rollback)
-        return head
 
     def _remember(self, head: Head) -> None:
         try:

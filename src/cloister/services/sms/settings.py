@@ -18,7 +18,8 @@ class SmsSettings:
     ``teebroker`` is the SMS's attestation key; its address is the SMS's identity in report data and the hub's
     ``teebroker``. ``policy`` says which evidence is believed, ``collateral`` names the trusted roots; without
     reference values or roots everything is denied, and simulated evidence is believed only when a simulated root is
-    named here. Times are in seconds.
+    named here. Times are in seconds. ``public_url`` is this service's address as workers reach it, for answers that
+    name it; without one they name the address that the caller used.
     """
 
     chain_id: int
@@ -30,6 +31,7 @@ class SmsSettings:
     max_head_age: int = 120
     max_rollback: int = 32
     max_result_bytes: int = 50 * 1024 * 1024
+    public_url: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("chain_id", "nonce_lifetime", "max_head_age", "max_result_bytes"):

@@ -9,120 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnElement,
-    CursorResult,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Row,
-    String,
-    Table,
-    Text,
-    Update,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, CursorResult, Row, Update, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from cloister.errors import Conflict, LocalError, NotFound, Unauthenticated, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.services.database import Database
 from cloister.services.sms.kek import KeyEncryptionKey
+from cloister.services.sms.tables import (
+    AUTHORIZATIONS,
+    HEADS,
+    KEYRING,
+    NONCES,
+    POLICIES,
+    RELEASES,
+    RESULT_KEYS,
+    SECRETS,
+)
 from cloister.services.sms.vault import SealedSecret, SecretKind, SecretName, Vault
-
-METADATA = MetaData()
-_ID = BigInteger().with_variant(Integer, "sqlite")
-
-SECRETS = Table(
-    "sms_secrets",
-    METADATA,
-    Column("kind", String(16), primary_key=True),
-    Column("owner", String(42), primary_key=True),
-    Column("name", String(256), primary_key=True),
-    Column("version", Integer, nullable=False),
-    Column("key_id", String(128), nullable=False),
-    Column("wrapped_key", LargeBinary, nullable=True),
-    Column("nonce", LargeBinary, nullable=True),
-    Column("ciphertext", LargeBinary, nullable=True),
-    Column("created_at", BigInteger, nullable=False),
-    Column("erased_at", BigInteger, nullable=True),
-)
-AUTHORIZATIONS = Table(
-    "sms_authorizations",
-    METADATA,
-    Column("digest", LargeBinary, primary_key=True),
-    Column("used_at", BigInteger, nullable=False),
-)
-KEYRING = Table(
-    "sms_keyring",
-    METADATA,
-    Column("name", String(64), primary_key=True),
-    Column("wrapped", LargeBinary, nullable=False),
-)
-RESULT_KEYS = Table(
-    "sms_result_keys",
-    METADATA,
-    Column("key_id", String(64), primary_key=True),
-    Column("owner", String(42), primary_key=True),
-    Column("public_key", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-)
-NONCES = Table(
-    "sms_nonces",
-    METADATA,
-    Column("nonce", String(66), primary_key=True),
-    Column("task_id", String(66), nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
-    Column("used_at", BigInteger, nullable=True),
-    Index("sms_nonces_by_task", "task_id"),
-    Index("sms_nonces_by_expiry", "expires_at"),
-)
-POLICIES = Table(
-    "sms_policies",
-    METADATA,
-    Column("hash", String(66), primary_key=True),
-    # What an order's salt repeats of the hash: its first 28 bytes, hex.
-    Column("prefix", String(56), nullable=False, unique=True),
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-)
-RELEASES = Table(
-    "sms_releases",
-    METADATA,
-    Column("id", _ID, primary_key=True, autoincrement=True),
-    Column("at", BigInteger, nullable=False),
-    Column("outcome", String(16), nullable=False),
-    Column("reason", String(64), nullable=True),
-    Column("task_id", String(66), nullable=False),
-    Column("deal_id", String(66), nullable=True),
-    Column("worker", String(42), nullable=True),
-    Column("requester", String(42), nullable=True),
-    Column("app", String(42), nullable=True),
-    Column("dataset", String(42), nullable=True),
-    Column("order_hash", String(66), nullable=True),
-    Column("policy_hash", String(66), nullable=True),
-    Column("block", BigInteger, nullable=True),
-    Column("enclave_challenge", String(42), nullable=True),
-    Column("hpke_key_id", String(64), nullable=True),
-    Column("evidence_kind", String(32), nullable=True),
-    Column("evidence_digest", String(64), nullable=True),
-    Column("simulated", Integer, nullable=True),
-    Index("sms_releases_by_dataset", "dataset", "id"),
-    Index("sms_releases_by_task", "task_id"),
-)
-HEADS = Table(
-    "sms_heads",
-    METADATA,
-    Column("chain_id", BigInteger, primary_key=True),
-    Column("number", BigInteger, nullable=False),
-)
 
 MAX_LIVE_NONCES_PER_TASK = 256
 MAX_LIVE_NONCES = 100_000
@@ -451,4 +355,4 @@ def _load_index_key(database: Database, kek: KeyEncryptionKey) -> bytes:
     return kek.unwrap(wrapped, context)
 
 
-__all__ = ["METADATA", "ReleaseRecord", "SecretKind", "SecretStore", "SessionStore"]
+__all__ = ["ReleaseRecord", "SecretKind", "SecretStore", "SessionStore"]
