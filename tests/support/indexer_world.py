@@ -17,6 +17,7 @@ from cloister.services.application import BackgroundServer, build_application
 from cloister.services.database import Database, open_database
 from cloister.services.indexer.part import build_indexer_part
 from cloister.services.indexer.watcher import Contracts
+from cloister.storage.local import LocalStore
 
 
 class IndexerWorld:
@@ -25,6 +26,7 @@ class IndexerWorld:
     def __init__(self, chain: DeployedChain, folder: Path, *, database_url: str | None = None) -> None:
         self.chain = chain
         self.database: Database = open_database(database_url or folder / "indexer.db")
+        self.content = LocalStore(folder / "content")
         self.url = ""
         self._http = urllib3.PoolManager(retries=False)
 
@@ -44,7 +46,11 @@ class IndexerWorld:
             workerpool_registry=deployment.workerpool_registry,
         )
         part = build_indexer_part(
-            contracts, database=self.database, rpc=self.chain.node.rpc, from_block=deployment.block
+            contracts,
+            database=self.database,
+            rpc=self.chain.node.rpc,
+            from_block=deployment.block,
+            content=self.content,
         )
         with BackgroundServer(build_application([part])) as server:
             self.url = server.url

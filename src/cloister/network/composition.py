@@ -182,6 +182,7 @@ def _indexer(backends: Backends) -> Part:
         database=backends.database("indexer"),
         rpc=backends.rpc,
         from_block=backends.description.start_block,
+        content=backends.content,
     )
 
 

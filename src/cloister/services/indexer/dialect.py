@@ -26,10 +26,18 @@ from graphql import (
     GraphQLString,
     ValueNode,
 )
-from graphql.language import BooleanValueNode, EnumValueNode, FloatValueNode, IntValueNode, StringValueNode
+from graphql.language import (
+    BooleanValueNode,
+    ConstValueNode,
+    EnumValueNode,
+    FloatValueNode,
+    IntValueNode,
+    StringValueNode,
+)
 
 from cloister.errors import InputError
 from cloister.services.indexer.entities import (
+    WORDS,
     Derived,
     Entity,
     Field,
@@ -39,17 +47,18 @@ from cloister.services.indexer.entities import (
     Scalar,
     Subgraph,
 )
-from cloister.services.indexer.filters import suffixes
+from cloister.services.indexer.filters import CHANGE, suffixes
 from cloister.services.indexer.loading import Arguments, Loader, Node
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class QueryContext:
-    """What resolvers of one request share. ``loader_at`` gives the loader of a block (None is now)."""
+    """What resolvers of one request share: the loader of a block and what is known of it, for the ``block`` argument
+    of a field (None is now).
+    """
 
-    loader_at: Callable[[int | None], Loader]
-    meta: Callable[[], dict[str, Any]]
-    loader: Loader | None = None
+    loader_at: Callable[[object], Loader]
+    meta: Callable[[object], dict[str, Any]]
 
 
 def _parse_literal(node: ValueNode, _variables: Mapping[str, Any] | None = None) -> Any:
@@ -76,17 +85,30 @@ def _lenient(name: str, description: str) -> GraphQLScalarType:
     )
 
 
+class _Words(GraphQLEnumType):
+    """An enumeration whose words may also be written as strings: iExec's clients do."""
+
+    def coerce_input_literal(self, value_node: ConstValueNode, hide_suggestions: bool = False) -> Any:
+        if isinstance(value_node, StringValueNode):
+            return self.coerce_input_value(value_node.value, hide_suggestions)
+        return super().coerce_input_literal(value_node, hide_suggestions)
+
+
+def _words(kind: Kind) -> GraphQLEnumType:
+    return _Words(kind.value, {word: word for word in WORDS[kind]})
+
+
 class SchemaBuilder:
     """Builds the schema of one subgraph."""
 
     def __init__(self, subgraph: Subgraph) -> None:
         self._subgraph = subgraph
-        self._scalars: dict[Kind, GraphQLScalarType] = {
+        self._scalars: dict[Kind, GraphQLScalarType | GraphQLEnumType] = {
             Kind.ID: GraphQLID,
             Kind.BYTES: _lenient("Bytes", "Lower-case 0x hex"),
             Kind.STRING: GraphQLString,
-            Kind.STATUS: _lenient("TaskStatus", "UNSET, ACTIVE, REVEALING, COMPLETED or FAILLED"),
-            Kind.INT: GraphQLInt,
+            Kind.TASK_STATUS: _words(Kind.TASK_STATUS),
+            Kind.CONTRIBUTION: _words(Kind.CONTRIBUTION),
             Kind.BIG_INT: _lenient("BigInt", "A whole number as decimal text"),
             Kind.DECIMAL: _lenient("BigDecimal", "An amount of RLC as decimal text"),
             Kind.BOOLEAN: GraphQLBoolean,
@@ -95,27 +117,36 @@ class SchemaBuilder:
         self._height = GraphQLInputObjectType(
             "Block_height",
             {
+                "hash": GraphQLInputField(self._scalars[Kind.BYTES]),
                 "number": GraphQLInputField(GraphQLInt),
                 "number_gte": GraphQLInputField(GraphQLInt),
             },
         )
+        self._changed = GraphQLInputObjectType(
+            "BlockChangedFilter", {"number_gte": GraphQLInputField(GraphQLNonNull(GraphQLInt))}
+        )
+        # Taken and without meaning here: a batch that fails is not indexed at all.
+        self._policy = GraphQLEnumType("_SubgraphErrorPolicy_", {"allow": "allow", "deny": "deny"})
         self._orders = {name: self._order_of(entity) for name, entity in subgraph.entities.items()}
         self._filters = {name: self._filter_of(entity) for name, entity in subgraph.entities.items()}
         self._types = {name: self._type_of(entity) for name, entity in subgraph.entities.items()}
 
     def build(self) -> GraphQLSchema:
         """Build the schema: a list and a single entity per type at the root, and ``_meta``."""
-        fields: dict[str, GraphQLField] = {"_meta": _meta_field()}
+        at: GraphQLArgumentMap = {
+            "block": GraphQLArgument(self._height),
+            "subgraphError": GraphQLArgument(GraphQLNonNull(self._policy), default_value="deny"),
+        }
+        fields: dict[str, GraphQLField] = {"_meta": _meta_field(self._height)}
         for entity in self._subgraph.entities.values():
-            height = GraphQLArgument(self._height)
             fields[entity.plural] = GraphQLField(
                 GraphQLNonNull(GraphQLList(GraphQLNonNull(self._types[entity.name]))),
-                args={**self._list_arguments(entity.name), "block": height},
+                args={**self._list_arguments(entity.name), **at},
                 resolve=_resolve_many(entity.name),
             )
             fields[entity.singular] = GraphQLField(
                 self._types[entity.name],
-                args={"id": GraphQLArgument(GraphQLNonNull(self._scalars[Kind.ID])), "block": height},
+                args={"id": GraphQLArgument(GraphQLNonNull(self._scalars[Kind.ID])), **at},
                 resolve=_resolve_one(entity.name),
             )
         return GraphQLSchema(GraphQLObjectType("Query", fields))
@@ -135,6 +166,8 @@ class SchemaBuilder:
                 other = self._types[field.entity]
                 # Nullable in any case: a neighbour that was not indexed must not void the whole answer.
                 return GraphQLField(other, resolve=_resolve_reference(name))
+            case Derived(single=True):
+                return GraphQLField(self._types[field.entity], resolve=_resolve_only(name))
             case References() | Derived():
                 return GraphQLField(
                     GraphQLNonNull(GraphQLList(GraphQLNonNull(self._types[field.entity]))),
@@ -161,7 +194,7 @@ class SchemaBuilder:
             for name, field in entity.fields.items():
                 made |= self._filter_fields(name, field)
             both = GraphQLInputField(GraphQLList(self._filters[entity.name]))
-            return {**made, "and": both, "or": both}
+            return {**made, CHANGE: GraphQLInputField(self._changed), "and": both, "or": both}
 
         return GraphQLInputObjectType(f"{entity.name}_filter", fields)
 
@@ -180,7 +213,7 @@ class SchemaBuilder:
         return made
 
 
-def _meta_field() -> GraphQLField:
+def _meta_field(height: GraphQLInputObjectType) -> GraphQLField:
     block = GraphQLObjectType(
         "_Block_",
         {
@@ -197,7 +230,11 @@ def _meta_field() -> GraphQLField:
             "hasIndexingErrors": GraphQLField(GraphQLNonNull(GraphQLBoolean)),
         },
     )
-    return GraphQLField(GraphQLNonNull(meta), resolve=lambda _root, info: _context(info).meta())
+
+    def resolve(_root: object, info: GraphQLResolveInfo[Any], **given: Any) -> dict[str, Any]:
+        return _context(info).meta(given.get("block"))
+
+    return GraphQLField(meta, args={"block": GraphQLArgument(height)}, resolve=resolve)
 
 
 def _context(info: GraphQLResolveInfo[Any]) -> QueryContext:
@@ -207,8 +244,7 @@ def _context(info: GraphQLResolveInfo[Any]) -> QueryContext:
 
 
 def _root_loader(info: GraphQLResolveInfo[Any], given: Mapping[str, Any]) -> Loader:
-    height = given.get("block") or {}
-    return _context(info).loader_at(height.get("number"))
+    return _context(info).loader_at(given.get("block"))
 
 
 def _resolve_many(entity: str) -> Callable[..., Any]:
@@ -254,6 +290,14 @@ def _resolve_list(name: str, *, derived: bool) -> Callable[..., Any]:
     def resolve(bound: _Bound, _info: GraphQLResolveInfo[Any], **given: Any) -> list[_Bound]:
         load = bound.loader.derived if derived else bound.loader.references
         return [_Bound(node, bound.loader) for node in load(bound.node, name, Arguments(given))]
+
+    return resolve
+
+
+def _resolve_only(name: str) -> Callable[..., Any]:
+    def resolve(bound: _Bound, _info: GraphQLResolveInfo[Any]) -> _Bound | None:
+        found = bound.loader.derived(bound.node, name, Arguments({"first": 1}))
+        return _Bound(found[0], bound.loader) if found else None
 
     return resolve
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from cloister.errors import InputError
+from cloister.errors import InputError, quoted
 from cloister.services.indexer.entities import Derived, Entity, Kind, Reference, References, Scalar, Subgraph
-from cloister.services.indexer.filters import FilterBuilder
-from cloister.services.indexer.tables import TABLES, snake, unpack_big_int, valid_at
+from cloister.services.indexer.filters import FilterBuilder, pack
+from cloister.services.indexer.tables import TABLES, snake, unpack_big_int, unpack_decimal, valid_at
 
 DEFAULT_FIRST = 100
 MAX_FIRST = 1000
-MAX_SKIP = 100_000
+MAX_SKIP = 5000
 ROW_BUDGET = 50_000
 """Most rows that one query may load."""
+TEXT_BUDGET = 32 * 1024 * 1024
+"""Most characters that one query may load."""
+STATEMENT_BUDGET = 400
+"""Most questions that one query may put to the database."""
 _CHUNK = 500
 
 
@@ -52,32 +56,61 @@ class Arguments:
         self.skip = _bounded("skip", given.get("skip"), 0, MAX_SKIP)
         self.where: Mapping[str, Any] = given.get("where") or {}
         self.order: str = given.get("orderBy") or "id"
-        self.descending = given.get("orderDirection") == "desc"
+        direction = given.get("orderDirection")
+        if direction not in (None, "asc", "desc"):
+            raise InputError(f"orderDirection: expected asc or desc, got {quoted(direction)}")
+        self.descending = direction == "desc"
         self.key = repr((self.first, self.skip, self.order, self.descending, self.where))
 
 
 def _bounded(name: str, value: Any, default: int, maximum: int) -> int:
     if value is None:
         return default
-    if not isinstance(value, int) or not 0 <= value <= maximum:
-        raise InputError(f"the value of the argument `{name}` must be between 0 and {maximum}, but is {value}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
+        # The Graph's own words.
+        raise InputError(f"The value of the argument `{name}` must be between 0 and {maximum}, but is {quoted(value)}")
     return value
+
+
+class Budget:
+    """What is left of one request's share, over all its fields and blocks."""
+
+    __slots__ = ("rows", "statements", "text")
+
+    def __init__(self) -> None:
+        self.rows = ROW_BUDGET
+        self.text = TEXT_BUDGET
+        self.statements = STATEMENT_BUDGET
+
+    def spend_statement(self) -> None:
+        """Count one question. Raises: InputError when that was too many."""
+        self.statements -= 1
+        if self.statements < 0:
+            raise InputError(f"the query needs more than {STATEMENT_BUDGET} lookups", hint="ask for fewer lists")
+
+    def spend_row(self, row: Mapping[str, Any]) -> None:
+        """Count one row. Raises: InputError when that was too many, or too much."""
+        self.rows -= 1
+        self.text -= sum(len(value) for value in row.values() if isinstance(value, str))
+        if self.rows < 0:
+            raise InputError(f"the query asks for more than {ROW_BUDGET} entities", hint="ask for smaller pages")
+        if self.text < 0:
+            raise InputError(f"the query asks for more than {TEXT_BUDGET} characters", hint="ask for smaller pages")
 
 
 class Loader:
     """Reads of one query: one subgraph, one transaction, one block."""
 
-    def __init__(self, session: Session, subgraph: Subgraph, block: int | None) -> None:
+    def __init__(self, session: Session, subgraph: Subgraph, block: int | None, budget: Budget) -> None:
         self._session = session
         self._subgraph = subgraph
         self._tables = TABLES[subgraph.name]
         self._block = block
-        self._filters = FilterBuilder(subgraph, block)
-        self._left = ROW_BUDGET
+        self._budget = budget
 
     def one(self, entity: str, identity: str) -> Node | None:
         """One entity by id."""
-        text = identity.lower() if identity.startswith(("0x", "0X")) else identity
+        text = str(pack(Kind.ID, identity))
         return self._by_id(entity, [text]).get(text)
 
     def many(self, entity: str, arguments: Arguments) -> list[Node]:
@@ -85,20 +118,26 @@ class Loader:
         table = self._tables[entity].table
         query = (
             select(table)
-            .where(valid_at(table, self._block), self._filters.build(entity, arguments.where, table))
-            .order_by(*self._order(table, arguments))
+            .where(valid_at(table, self._block), self._filter(entity, arguments))
+            .order_by(*self._order(entity, arguments))
             .offset(arguments.skip)
             .limit(arguments.first)
         )
-        return self._nodes(entity, self._session.execute(query).mappings())
+        return self._nodes(entity, query)
 
     def scalar(self, node: Node, name: str) -> Any:
         """A value of the entity, in the form that GraphQL answers."""
         value = node.values[snake(name)]
         field = node.entity.fields[name]
-        if value is not None and isinstance(field, Scalar) and field.kind is Kind.BIG_INT:
-            return unpack_big_int(value)
-        return value
+        if value is None or not isinstance(field, Scalar):
+            return value
+        match field.kind:
+            case Kind.BIG_INT:
+                return unpack_big_int(value)
+            case Kind.DECIMAL:
+                return unpack_decimal(value)
+            case _:
+                return value
 
     def reference(self, node: Node, name: str, *, only_id: bool) -> Node | None:
         """The entity that a field refers to."""
@@ -107,7 +146,7 @@ class Loader:
         target = node.values[column]
         if target is None:
             return None
-        if only_id:
+        if only_id and field.certain:
             return Node(self._subgraph.entities[field.entity], {"id": target}, Siblings())
 
         def load() -> Mapping[str, Node]:
@@ -135,12 +174,15 @@ class Loader:
         """The entities that refer to a node, filtered, ordered and cut as asked."""
         field = node.entity.fields[name]
         assert isinstance(field, Derived)  # noqa: S101
-        other = self._tables[field.entity].table
-        parent = other.c[snake(field.field)]
+        there = self._tables[field.entity]
+        links = there.lists.get(field.field)
+        parent = there.table.c[snake(field.field)] if links is None else links.c.target
+        matching = [] if links is None else [valid_at(links, self._block), links.c.id == there.table.c.id]
+        columns = (there.table, parent.label("parent"))
         found = self._together(
             node,
             (name, arguments.key),
-            lambda: self._of_parents(node, field.entity, (other, parent.label("parent")), parent, [], arguments),
+            lambda: self._of_parents(node, field.entity, columns, parent, matching, arguments),
         )
         return list(found.get(node.values["id"], ()))
 
@@ -151,8 +193,8 @@ class Loader:
         page.
         """
         table = self._tables[entity].table
-        place = func.row_number().over(partition_by=parent, order_by=self._order(table, arguments)).label("row_place")
-        identities = [each.values["id"] for each in node.siblings.nodes]
+        place = func.row_number().over(partition_by=parent, order_by=self._order(entity, arguments)).label("row_place")
+        identities = list(dict.fromkeys(each.values["id"] for each in node.siblings.nodes))
         found: dict[str, list[Node]] = {}
         siblings = Siblings()
         for start in range(0, len(identities), _CHUNK):
@@ -161,15 +203,14 @@ class Loader:
                 .where(
                     parent.in_(identities[start : start + _CHUNK]),
                     valid_at(table, self._block),
-                    self._filters.build(entity, arguments.where, table),
+                    self._filter(entity, arguments),
                     *matching,
                 )
                 .subquery()
             )
             page = numbered.c.row_place
             query = select(numbered).where(page > arguments.skip, page <= arguments.skip + arguments.first)
-            rows = self._session.execute(query.order_by(numbered.c.parent, page)).mappings()
-            for made in self._nodes(entity, rows, siblings):
+            for made in self._nodes(entity, query.order_by(numbered.c.parent, page), siblings):
                 found.setdefault(made.values["parent"], []).append(made)
         return found
 
@@ -179,25 +220,33 @@ class Loader:
         for start in range(0, len(identities), _CHUNK):
             part = identities[start : start + _CHUNK]
             query = select(table).where(table.c.id.in_(part), valid_at(table, self._block))
-            self._nodes(entity, self._session.execute(query).mappings(), siblings)
+            self._nodes(entity, query, siblings)
         return {made.values["id"]: made for made in siblings.nodes}
 
-    def _nodes(self, entity: str, rows: Iterable[Mapping[Any, Any]], siblings: Siblings | None = None) -> list[Node]:
+    def _filter(self, entity: str, arguments: Arguments) -> Any:
+        return FilterBuilder(self._subgraph, self._block).build(entity, arguments.where, self._tables[entity].table)
+
+    def _nodes(self, entity: str, query: Select[Any], siblings: Siblings | None = None) -> list[Node]:
+        self._budget.spend_statement()
         siblings = siblings if siblings is not None else Siblings()
-        made = [Node(self._subgraph.entities[entity], dict(row), siblings) for row in rows]
+        made = []
+        for found in self._session.execute(query).mappings():
+            row = dict(found)
+            self._budget.spend_row(row)
+            made.append(Node(self._subgraph.entities[entity], row, siblings))
         siblings.nodes.extend(made)
-        self._left -= len(made)
-        if self._left < 0:
-            raise InputError(f"the query asks for more than {ROW_BUDGET} entities", hint="ask for smaller pages")
         return made
 
-    def _order(self, table: Table, arguments: Arguments) -> list[Any]:
-        entity_column = table.c[snake(arguments.order)]
-        first = entity_column.desc() if arguments.descending else entity_column
+    def _order(self, entity: str, arguments: Arguments) -> list[Any]:
+        tables = self._tables[entity]
+        if not isinstance(tables.entity.fields.get(arguments.order), Scalar | Reference):
+            raise InputError(f"orderBy: {entity} is not ordered by {quoted(arguments.order)}")
+        table, chosen = tables.table, tables.table.c[snake(arguments.order)]
+        first = chosen.desc() if arguments.descending else chosen
+        if chosen.nullable:
+            first = first.nulls_last()
         # The id decides between equals, in the same direction, so that pages never overlap.
-        return (
-            [first] if arguments.order == "id" else [first, table.c.id.desc() if arguments.descending else table.c.id]
-        )
+        return [first] if chosen is table.c.id else [first, table.c.id.desc() if arguments.descending else table.c.id]
 
     @staticmethod
     def _together(node: Node, key: Hashable, load: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

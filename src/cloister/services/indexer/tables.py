@@ -29,19 +29,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from cloister.services.indexer.entities import (
-    SUBGRAPHS,
-    Derived,
-    Entity,
-    Kind,
-    Reference,
-    References,
-    Scalar,
-    Subgraph,
-)
+from cloister.services.indexer.entities import Derived, Entity, Kind, Reference, References, Scalar, Subgraph
+from cloister.services.indexer.subgraphs import SUBGRAPHS
 
 METADATA = MetaData()
 BIG_INT_DIGITS = 78
+RLC_DIGITS = 9
+"""Decimal places of RLC."""
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text in the order of its bytes on every database: zero-padded numbers and hex are compared as text."""
 
 CURSORS = Table(
     "indexer_cursors",
@@ -49,7 +45,23 @@ CURSORS = Table(
     Column("name", String(32), primary_key=True),
     Column("cursor", Text, nullable=False),
     Column("block", BigInteger, nullable=False),
+    Column("block_hash", Text),
+    Column("block_time", BigInteger),
 )
+
+PENDING = Table(
+    "indexer_bulk_pending",
+    METADATA,
+    # The deal, and which of its files: -1 is the root, others are slices by the index of their task.
+    Column("deal", TEXT, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("cid", Text, nullable=False),
+    Column("block", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Index("indexer_bulk_pending_by_due", "due_at"),
+)
+"""Files of bulk deals that were not read yet; ``due_at`` is unix milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,11 @@ def snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
+def clean_text(text: str) -> str:
+    """A text that every database stores: PostgreSQL takes no NUL."""
+    return text.replace("\x00", "\ufffd")
+
+
 def pack_big_int(value: int) -> str:
     """Write a number so that text order is number order."""
     return str(value).zfill(BIG_INT_DIGITS)
@@ -76,6 +93,12 @@ def unpack_big_int(text: str) -> str:
     return text.lstrip("0") or "0"
 
 
+def unpack_decimal(text: str) -> str:
+    """Read it back as RLC without trailing zeros: 1500000000 nRLC is ``1.5``."""
+    whole, rest = text[:-RLC_DIGITS].lstrip("0") or "0", text[-RLC_DIGITS:].rstrip("0")
+    return f"{whole}.{rest}" if rest else whole
+
+
 def table_name(subgraph: Subgraph, entity: Entity, field: str | None = None) -> str:
     """The SQL name of an entity's table, or of one of its lists."""
     prefix = "dp" if subgraph.name.startswith("dataprotector") else "poco"
@@ -84,15 +107,13 @@ def table_name(subgraph: Subgraph, entity: Entity, field: str | None = None) -> 
 
 def _column(name: str, field: Scalar | Reference) -> Column[Any]:
     required = field.required
-    if isinstance(field, Scalar) and field.kind is Kind.INT:
-        return Column(snake(name), Integer, nullable=not required)
     if isinstance(field, Scalar) and field.kind is Kind.BOOLEAN:
         return Column(snake(name), Boolean, nullable=not required)
-    return Column(snake(name), Text, nullable=not required)
+    return Column(snake(name), TEXT, nullable=not required)
 
 
 def _range() -> tuple[Column[Any], Column[Any]]:
-    return Column("block_from", BigInteger, primary_key=True), Column("block_to", BigInteger, nullable=True)
+    return Column("block_from", BigInteger, primary_key=True, autoincrement=False), Column("block_to", BigInteger)
 
 
 def _build(subgraph: Subgraph, entity: Entity) -> EntityTables:
@@ -102,7 +123,7 @@ def _build(subgraph: Subgraph, entity: Entity) -> EntityTables:
     for field_name, field in entity.fields.items():
         match field:
             case Scalar() if field_name == "id":
-                columns.append(Column("id", Text, primary_key=True))
+                columns.append(Column("id", TEXT, primary_key=True))
             case Scalar() | Reference():
                 columns.append(_column(field_name, field))
             case References():
@@ -110,9 +131,9 @@ def _build(subgraph: Subgraph, entity: Entity) -> EntityTables:
                 lists[field_name] = Table(
                     list_name,
                     METADATA,
-                    Column("id", Text, primary_key=True),
+                    Column("id", TEXT, primary_key=True),
                     Column("position", Integer, primary_key=True),
-                    Column("target", Text, nullable=False),
+                    Column("target", TEXT, nullable=False),
                     *_range(),
                     Index(f"{list_name}_by_target", "target", "id"),
                 )
@@ -121,7 +142,7 @@ def _build(subgraph: Subgraph, entity: Entity) -> EntityTables:
     indexes = [
         Index(f"{name}_by_{snake(field_name)}", snake(field_name))
         for field_name, field in entity.fields.items()
-        if isinstance(field, Reference) or field_name in ("creationTimestamp", "requestorder")
+        if isinstance(field, Reference) or field_name in ("creationTimestamp", "timestamp", "requestorder")
     ]
     return EntityTables(entity, Table(name, METADATA, *columns, *_range(), *indexes), lists)
 
@@ -179,6 +200,17 @@ class EntityWriter:
         for name in tables.lists.keys() & values.keys():
             self._put_list(tables.lists[name], identity, block, values[name])
 
+    def add(self, entity: str, identity: str, block: int, **values: Any) -> None:
+        """Write an entity that never changes and follows from what ``block`` says, whenever it is learnt."""
+        table = self._tables[entity].table
+        current = self.get(entity, identity)
+        if current is None:
+            self.put(entity, identity, block, **values)
+        elif current["block_from"] > block:
+            lists = self._tables[entity].lists.values()
+            for each in (table, *lists):
+                self._session.execute(update(each).where(each.c.id == identity).values(block_from=block))
+
     def _put_list(self, table: Table, identity: str, block: int, targets: list[str]) -> None:
         rows = self._session.execute(
             select(table.c.target).where(table.c.id == identity, valid_at(table, None)).order_by(table.c.position)
@@ -194,13 +226,15 @@ class EntityWriter:
 
 def _pack(entity: Entity, name: str, value: Any) -> Any:
     field = entity.fields[name]
-    if isinstance(field, Scalar) and field.kind is Kind.BIG_INT and isinstance(value, int):
+    if isinstance(field, Scalar) and field.kind in (Kind.BIG_INT, Kind.DECIMAL) and value is not None:
         return pack_big_int(value)
     return value
 
 
 def roll_back(session: Session, block: int) -> None:
     """Forget everything after ``block``."""
+    # First what is pending: whoever is about to write a slice of a lost deal ends before this goes on, or finds nothing.
+    session.execute(delete(PENDING).where(PENDING.c.block > block))
     for tables in TABLES.values():
         for each in tables.values():
             for table in (each.table, *each.lists.values()):
