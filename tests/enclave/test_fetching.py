@@ -96,6 +96,17 @@ def test_from_the_store(store: LocalStore) -> None:
         fetch(fetcher, f"/ipfs/{stored.cid}", most=1000)
 
 
+def test_the_store_behind_its_own_gateway(store: LocalStore) -> None:
+    stored = store.put([b"a" * 300_000])
+    fetcher = ContentFetcher(store, gateway="http://127.0.0.1:9/")
+    assert fetch(fetcher, f"http://127.0.0.1:9/ipfs/{stored.cid}") == b"a" * 300_000
+    for other in ("http://127.0.0.1:9/secrets", f"http://127.0.0.1:90/ipfs/{stored.cid}", "http://127.0.0.1:9/ipfs"):
+        with pytest.raises(Denied):
+            fetch(fetcher, other)
+    with pytest.raises(DecodeError):
+        fetch(fetcher, "http://127.0.0.1:9/ipfs/../secrets")
+
+
 def test_missing_in_the_store(store: LocalStore) -> None:
     with pytest.raises(NotFound):
         fetch(ContentFetcher(store), "/ipfs/QmSAY4mYRkCvdDzcD3A3sDeN5nChyn82p88xt7HhYHqXfi")

@@ -53,7 +53,7 @@ def run_worker(name: str, *, slots: int) -> None:
             ).worker(key),
             sms=SmsClient(description.services.sms, chain_id=description.chain_id, hub=contracts.hub),
             store=store,
-            fetcher=ContentFetcher(store),
+            fetcher=ContentFetcher(store, gateway=description.services.gateway),
             hub=Hub(rpc, contracts.hub),
             sender=TransactionSender(
                 rpc, key, TransactionJournal(state.path("journals", f"{rpc.chain_id}-{key.address.lower()}.sqlite"))

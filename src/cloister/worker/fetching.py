@@ -34,11 +34,16 @@ class ContentFetcher:
     """Fetches locations. Safe to use from several threads.
 
     ``allowed_networks``: private networks that may be asked all the same, for a network that lives on one machine.
+    ``gateway``: URL of the gateway of ``store``; what lies under its ``/ipfs/`` is read from the store, wherever it listens.
     """
 
-    def __init__(self, store: ContentStore, *, allowed_networks: tuple[Network, ...] = ()) -> None:
+    def __init__(
+        self, store: ContentStore, *, allowed_networks: tuple[Network, ...] = (), gateway: str | None = None
+    ) -> None:
         self._store = store
         self._allowed = tuple(allowed_networks)
+        # Checked by CID like any other content, so nothing but public content can be had this way.
+        self._prefixes = _PREFIXES if gateway is None else (*_PREFIXES, f"{gateway.rstrip('/')}/ipfs/")
 
     def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
         """Yield the content of an ``/ipfs/...`` location or an http(s) URL.
@@ -50,7 +55,7 @@ class ContentFetcher:
         deadline = time.monotonic() + _SECONDS.get(purpose, 300.0)
         if purpose == "input":
             max_bytes = min(max_bytes, MAX_INPUT_FILE)
-        for prefix in _PREFIXES:
+        for prefix in self._prefixes:
             if location.startswith(prefix):
                 chunks = self._store.open(location.removeprefix(prefix), cap=max_bytes)
                 return _timed(chunks, location, max_bytes, deadline)
