@@ -50,6 +50,15 @@ def file_world(tmp_path: Path) -> Iterator[BulkWorld]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BulkWorld]:
+    """One for all tests that leave keys and chain as they are."""
+    with BulkWorld(tmp_path_factory.mktemp("steady")).serving() as running:
+        assert isinstance(running, BulkWorld)
+        running.push_keys()
+        yield running
+
+
 def causes(release: Release) -> list[str | None]:
     """The cause of each refused item, None for a released one."""
     assert release.bulk is not None
@@ -169,9 +178,9 @@ def test_all_items_are_read_at_one_block(file_world: BulkWorld) -> None:
     ],
     ids=str,
 )
-def test_terms_of_an_order(file_world: BulkWorld, values: dict[str, Any], cause: str | None) -> None:
-    first, _, third = file_world.orders
-    assert outcome(file_world, first, file_world.regrant(1, **values), third) == [None, cause, None]
+def test_terms_of_an_order(steady: BulkWorld, values: dict[str, Any], cause: str | None) -> None:
+    first, _, third = steady.orders
+    assert outcome(steady, first, steady.regrant(1, **values), third) == [None, cause, None]
 
 
 def test_members_of_a_group_are_admitted(file_world: BulkWorld) -> None:
@@ -306,12 +315,10 @@ def test_access_policies_hold_item_by_item(file_world: BulkWorld) -> None:
     ],
     ids=str,
 )
-def test_an_element_that_is_no_order_spoils_only_itself(
-    file_world: BulkWorld, element: object, dataset: Address
-) -> None:
-    first, second, _ = file_world.orders
-    file_world.offer([[first, element, second]])
-    release = file_world.released()
+def test_an_element_that_is_no_order_spoils_only_itself(steady: BulkWorld, element: object, dataset: Address) -> None:
+    first, second, _ = steady.orders
+    steady.offer([[first, element, second]])
+    release = steady.released()
     assert causes(release) == [None, "order-malformed", None]
     assert release.bulk is not None
     assert release.bulk[1].address == dataset
@@ -341,14 +348,6 @@ _MUTATIONS = st.one_of(
     st.tuples(st.text(min_size=1, max_size=12), _JUNK),
     st.tuples(st.sampled_from(sorted(_FIELDS)), st.just(...)),
 )
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BulkWorld]:
-    with BulkWorld(tmp_path_factory.mktemp("steady")).serving() as running:
-        assert isinstance(running, BulkWorld)
-        running.push_keys()
-        yield running
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -386,15 +385,15 @@ def still_signed(world: BulkWorld, index: int, sign: str) -> bool:
 # --- what spoils the whole slice ---
 
 
-def test_a_deal_with_a_dataset_and_a_slice_is_refused(file_world: BulkWorld) -> None:
-    root = file_world.put([file_world.put([file_world.orders[0].to_json()])])
-    file_world.ask_for(root, dataset=DATASET)
-    assert final_refusal(file_world) == "bulk-with-dataset"
+def test_a_deal_with_a_dataset_and_a_slice_is_refused(steady: BulkWorld) -> None:
+    root = steady.put([steady.put([steady.orders[0].to_json()])])
+    steady.ask_for(root, dataset=DATASET)
+    assert final_refusal(steady) == "bulk-with-dataset"
 
 
-def test_a_root_without_the_index_is_refused_for_good(file_world: BulkWorld) -> None:
-    file_world.offer([file_world.orders], index=1)
-    assert final_refusal(file_world) == "bulk-index-missing"
+def test_a_root_without_the_index_is_refused_for_good(steady: BulkWorld) -> None:
+    steady.offer([steady.orders], index=1)
+    assert final_refusal(steady) == "bulk-index-missing"
 
 
 @pytest.mark.parametrize(
@@ -414,9 +413,9 @@ def test_a_root_without_the_index_is_refused_for_good(file_world: BulkWorld) -> 
     ],
     ids=lambda root: repr(root[:16]),
 )
-def test_a_malformed_root_is_refused_for_good(file_world: BulkWorld, root: bytes) -> None:
-    file_world.ask_for(file_world.put(root))
-    assert final_refusal(file_world) == "bulk-root-malformed"
+def test_a_malformed_root_is_refused_for_good(steady: BulkWorld, root: bytes) -> None:
+    steady.ask_for(steady.put(root))
+    assert final_refusal(steady) == "bulk-root-malformed"
 
 
 def slice_of_too_many(world: BulkWorld) -> bytes:
@@ -436,18 +435,18 @@ def slice_of_too_many(world: BulkWorld) -> bytes:
     ],
     ids=["nothing", "object", "empty", "nan", "twice", "too large", "too many"],
 )
-def test_a_malformed_slice_is_refused_for_good(file_world: BulkWorld, document: Callable[[BulkWorld], bytes]) -> None:
-    file_world.ask_for(file_world.put([file_world.put(document(file_world))]))
-    assert final_refusal(file_world) == "bulk-slice-malformed"
+def test_a_malformed_slice_is_refused_for_good(steady: BulkWorld, document: Callable[[BulkWorld], bytes]) -> None:
+    steady.ask_for(steady.put([steady.put(document(steady))]))
+    assert final_refusal(steady) == "bulk-slice-malformed"
 
 
-def test_a_directory_is_no_slice(file_world: BulkWorld) -> None:
-    stored = file_world.files.put([b"x"])
-    folder = str(file_world.files.put_directory({"a": stored.cid}).cid)
-    file_world.ask_for(folder)
-    assert final_refusal(file_world) == "bulk-root-malformed"
-    file_world.ask_for(file_world.put([folder]))
-    assert final_refusal(file_world) == "bulk-slice-malformed"
+def test_a_directory_is_no_slice(steady: BulkWorld) -> None:
+    stored = steady.files.put([b"x"])
+    folder = str(steady.files.put_directory({"a": stored.cid}).cid)
+    steady.ask_for(folder)
+    assert final_refusal(steady) == "bulk-root-malformed"
+    steady.ask_for(steady.put([folder]))
+    assert final_refusal(steady) == "bulk-slice-malformed"
 
 
 def test_content_that_does_not_come_may_come_later(file_world: BulkWorld, tmp_path: Path) -> None:

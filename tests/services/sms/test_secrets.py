@@ -34,6 +34,13 @@ def file_world(tmp_path: Path) -> Iterator[World]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One for all tests that set nothing."""
+    with World(tmp_path_factory.mktemp("steady")).serving() as running:
+        yield running
+
+
 WEB3 = f"/secrets/web3?secretAddress={DATASET}"
 
 
@@ -198,8 +205,8 @@ def test_tee_paths(world: World) -> None:
 
 @pytest.mark.parametrize("path", ["/admin/backup", "/admin/replicate-backup", "/admin/restore-backup", "/admin"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_nothing_is_administered_over_http(file_world: World, method: str, path: str) -> None:
-    assert file_world.ask(method, path, headers={"x-api-key": "any"})[0] == 404
+def test_nothing_is_administered_over_http(steady: World, method: str, path: str) -> None:
+    assert steady.ask(method, path, headers={"x-api-key": "any"})[0] == 404
 
 
 def shout(target: str) -> str:
@@ -235,15 +242,15 @@ def test_addresses_are_read_in_any_case(file_world: World, family: str, spell: C
 
 
 @pytest.mark.parametrize("bad", ["0x12", "0x" + "g1" * 20, "d1" * 20, "0x" + "d1" * 21, "alice.eth", "%20", ""])
-def test_what_is_no_address_is_refused_by_name(file_world: World, bad: str) -> None:
+def test_what_is_no_address_is_refused_by_name(steady: World, bad: str) -> None:
     for target in (
         f"/secrets/web3?secretAddress={bad}",
         f"/secrets/web2?ownerAddress={bad}&secretName=t",
         f"/apps/{bad or '%20'}/secrets",
         f"/requesters/{bad or '%20'}/secrets/t",
     ):
-        assert file_world.ask("HEAD", target)[0] == 400
-        assert file_world.set_secret("POST", target, "v", bytes(32), file_world.owner)[0] == 400
+        assert steady.ask("HEAD", target)[0] == 400
+        assert steady.set_secret("POST", target, "v", bytes(32), steady.owner)[0] == 400
 
 
 def test_every_family_wants_a_signature_of_the_right_account(file_world: World) -> None:
@@ -345,10 +352,10 @@ def test_putting_the_same_value_changes_nothing(file_world: World, store: Secret
     assert set_web2(world, "PUT", "one", world.stranger) == 401
 
 
-def test_only_accounts_secrets_can_be_replaced(file_world: World) -> None:
-    who = file_world.requester.address
+def test_only_accounts_secrets_can_be_replaced(steady: World) -> None:
+    who = steady.requester.address
     for target in (WEB3, f"/apps/{APP}/secrets", f"/requesters/{who}/secrets/t"):
-        assert file_world.ask("PUT", target, body=b"v")[0] == 405
+        assert steady.ask("PUT", target, body=b"v")[0] == 405
 
 
 @pytest.fixture

@@ -37,6 +37,13 @@ def file_world(tmp_path: Path) -> Iterator[World]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One for all tests that leave it as it is."""
+    with World(tmp_path_factory.mktemp("steady")).serving() as running:
+        yield running
+
+
 def ask_challenge(world: World, key: PrivateKey, task: str | None = None) -> tuple[int, bytes]:
     message = keccak256(Bytes32(task or world.task_id).raw)
     return world.ask(
@@ -50,8 +57,8 @@ def challenge(world: World) -> Address:
     return Address(body.decode())
 
 
-def test_the_scheduler_signs_the_task_alone(file_world: World) -> None:
-    assert tee_challenge_authorization(file_world.task_id) == keccak256(file_world.task_id.raw)
+def test_the_scheduler_signs_the_task_alone(steady: World) -> None:
+    assert tee_challenge_authorization(steady.task_id) == keccak256(steady.task_id.raw)
 
 
 def test_one_challenge_per_task_for_the_pools_owner(world: World) -> None:
@@ -66,12 +73,12 @@ def test_one_challenge_per_task_for_the_pools_owner(world: World) -> None:
     assert answer[0] == 401
 
 
-def test_unknown_and_malformed_tasks_read_like_foreign_ones(file_world: World) -> None:
-    foreign = ask_challenge(file_world, file_world.stranger)
-    assert ask_challenge(file_world, file_world.pool_owner, "0x" + "12" * 32) == foreign
+def test_unknown_and_malformed_tasks_read_like_foreign_ones(steady: World) -> None:
+    foreign = ask_challenge(steady, steady.stranger)
+    assert ask_challenge(steady, steady.pool_owner, "0x" + "12" * 32) == foreign
     for task in ("0x12", "x", "0x" + "zz" * 32):
-        header = {"authorization": to_hex(file_world.pool_owner.sign_message(bytes(32)))}
-        assert file_world.ask("POST", f"/tee/challenges/{task}", headers=header) == foreign
+        header = {"authorization": to_hex(steady.pool_owner.sign_message(bytes(32)))}
+        assert steady.ask("POST", f"/tee/challenges/{task}", headers=header) == foreign
 
 
 def test_a_challenge_survives_a_restart(tmp_path: Path) -> None:
@@ -237,19 +244,19 @@ def test_every_check_in_its_order(file_world: World) -> None:
     ],
     ids=str,
 )
-def test_a_body_that_lacks_something_is_empty_params(file_world: World, changes: dict[str, Any]) -> None:
+def test_a_body_that_lacks_something_is_empty_params(steady: World, changes: dict[str, Any]) -> None:
     enclave = Address("0x" + "ee" * 20)
-    assert refused(file_world, enclave, **changes) == (401, "EXECUTION_NOT_AUTHORIZED_EMPTY_PARAMS_UNAUTHORIZED")
+    assert refused(steady, enclave, **changes) == (401, "EXECUTION_NOT_AUTHORIZED_EMPTY_PARAMS_UNAUTHORIZED")
 
 
 @pytest.mark.parametrize("body", [b"", b"  ", b"{", b"[]", b"null", b"\xff", b"[" * 9000])
-def test_no_body_is_empty_params_too(file_world: World, body: bytes) -> None:
-    status, raw = file_world.ask("POST", "/tee/sessions", body=body, headers={"authorization": "0x" + "11" * 65})
+def test_no_body_is_empty_params_too(steady: World, body: bytes) -> None:
+    status, raw = steady.ask("POST", "/tee/sessions", body=body, headers={"authorization": "0x" + "11" * 65})
     assert (status, json.loads(raw)["error"]) == (401, "EXECUTION_NOT_AUTHORIZED_EMPTY_PARAMS_UNAUTHORIZED")
 
 
-def test_a_body_over_the_cap_is_refused(file_world: World) -> None:
-    assert file_world.ask("POST", "/tee/sessions", body=b" " * 20_000)[0] == 413
+def test_a_body_over_the_cap_is_refused(steady: World) -> None:
+    assert steady.ask("POST", "/tee/sessions", body=b" " * 20_000)[0] == 413
 
 
 def test_a_session_that_was_told_opens_nothing(tmp_path: Path) -> None:
