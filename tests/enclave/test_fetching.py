@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.errors import CloisterError, Denied, InputError, NotFound, TooLarge, UnavailableError
+from cloister.errors import CloisterError, DecodeError, Denied, InputError, NotFound, TooLarge, UnavailableError
 from cloister.storage.local import LocalStore
 from cloister.worker.fetching import ContentFetcher
 
