@@ -27,17 +27,19 @@ from tests.support.sms_world import (
 )
 
 from cloister.errors import Conflict
-from cloister.protocol import authorization
+from cloister.protocol import authorization, policies
 from cloister.protocol.authentication import sign_request
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32, canonical_json
+from cloister.protocol.deals import Resource
 from cloister.protocol.orders import DatasetOrder
 from cloister.protocol.policies import AccessPolicy, policy_salt
 from cloister.protocol.releases import ResultFormat
-from cloister.protocol.sessions import SessionEvidence, parse_session_answer
+from cloister.protocol.sessions import FINAL_REFUSALS, SessionEvidence, parse_session_answer
 from cloister.protocol.tags import TEE_TDX
 from cloister.protocol.tasks import TaskStatus
 from cloister.sealing.envelope import HpkePrivateKey
+from cloister.services import sms
 from cloister.services.sms.ledger import Head
 
 
@@ -437,6 +439,57 @@ def test_refusal_before_the_nonce_leaves_no_line(world: World) -> None:
     request = world.request(Enclave(), Bytes32("0x" + "ab" * 32))
     assert world.open(world.call(request))[1]["code"] == "nonce-refused"
     assert record(world) == []
+
+
+def finality(world: World, **changes: Any) -> tuple[int, str, object]:
+    """Status, code and finality of a refused session."""
+    status, body, _, _ = world.run(**changes)
+    return status, body["code"], body["final"]
+
+
+def test_refusals_say_whether_they_are_final(world: World) -> None:
+    refused = world.request(Enclave(), Bytes32("0x" + "ab" * 32))
+    assert world.open(world.call(refused))[1]["final"] is False
+    assert finality(world, evidence={"debug": True}) == (403, "debug-enabled", False)
+    grant_with(world, AccessPolicy(bytes(16), valid_from=START + 60))
+    assert finality(world) == (403, "not-yet-valid", False)
+    grant_with(world, AccessPolicy(bytes(16), valid_until=START), nonce=51)
+    assert finality(world) == (403, "no-longer-valid", True)
+    grant_with(world, AccessPolicy(b"x" * 16), store=False)
+    assert finality(world) == (404, "policy-missing", True)
+    world.use_order(world.sign(DatasetOrder(dataset=DATASET, volume=10, tag=TEE_TDX)))
+    world.ledger.closed.add(world.order.hash(world.domain))
+    assert finality(world) == (403, "order-closed", True)
+    world.deal = dataclasses.replace(world.deal, dataset=Resource(ZERO_ADDRESS, ZERO_ADDRESS, 0), params="{")
+    world.put_on_chain()
+    world.ledger.block = Head(100, START - 1000)
+    assert finality(world) == (503, "chain-behind", False)
+
+
+def test_a_key_that_is_not_there_is_final(tmp_path: Path) -> None:
+    with World(tmp_path).serving() as world:
+        assert finality(world) == (404, "dataset-key-missing", True)
+
+
+def test_every_final_code_is_one_that_is_raised() -> None:
+    room = Path(sms.__file__).parent
+    text = "".join(file.read_text() for file in (*room.glob("*.py"), Path(policies.__file__)))
+    assert {code for code in FINAL_REFUSALS if f'"{code}"' not in text} == set()
+
+
+def test_secrets_that_fit_no_envelope_are_refused_by_name(tmp_path: Path) -> None:
+    with World(tmp_path).serving() as world:
+        push_key(world)
+        who = world.requester.address
+        value = "\x01" * 4096  # six characters of JSON each
+        for number in range(1, 25):
+            challenge = authorization.requester_secret_challenge(who, f"s{number}", value)
+            target = f"/requesters/{who}/secrets/s{number}"
+            assert world.set_secret("POST", target, value, challenge, world.requester)[0] == 204
+        named = {str(number): f"s{number}" for number in range(1, 25)}
+        world.deal = dataclasses.replace(world.deal, params=json.dumps({"iexec_secrets": named}))
+        world.put_on_chain()
+        assert finality(world) == (403, "release-too-large", True)
 
 
 def test_identity(world: World) -> None:
