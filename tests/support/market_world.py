@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from cloister.protocol.signatures import PrivateKey
 from cloister.services.application import BackgroundServer, build_application
 from cloister.services.database import Database, open_database
 from cloister.services.market.chain_ledger import ChainMarketLedger
+from cloister.services.market.ledger import MarketLedger
 from cloister.services.market.part import MarketSettings, build_market_part
+from cloister.services.market.rates import LIMIT
 from cloister.services.market.watcher import WATCHED
 
 
@@ -35,7 +37,9 @@ class MarketWorld:
         *,
         label: str,
         max_open_orders: int = 50,
+        rate_limit: int = LIMIT,
         database_url: str | None = None,
+        wrap: Callable[[MarketLedger], MarketLedger] = lambda ledger: ledger,
     ) -> None:
         self.chain = chain
         self.bazaar = Bazaar(chain, label)
@@ -49,7 +53,9 @@ class MarketWorld:
             dataset_registry=deployment.dataset_registry,
             workerpool_registry=deployment.workerpool_registry,
             max_open_orders=max_open_orders,
+            rate_limit=rate_limit,
         )
+        self.wrap = wrap
         self.url = ""
         self._http = urllib3.PoolManager(retries=False)
 
@@ -61,13 +67,14 @@ class MarketWorld:
         part = build_market_part(
             settings,
             database=self.database,
-            ledger=ChainMarketLedger(chain.node.rpc, settings.hub),
+            ledger=self.wrap(ChainMarketLedger(chain.node.rpc, settings.hub)),
             source=lambda cursor: EventReader(
                 chain.node.rpc, addresses, WATCHED, chain.deployment.block, cursor=cursor
             ),
             clock=self.clock,
         )
-        with BackgroundServer(build_application([part])) as server:
+        self.app = build_application([part])
+        with BackgroundServer(self.app) as server:
             self.url = server.url
             self.client = MarketClient(server.url, CHAIN_ID)
             yield self
@@ -81,6 +88,12 @@ class MarketWorld:
         raw = None if body is None else json.dumps(body).encode()
         url = f"{self.url}{target}{mark}chainId={chain}"
         answer = self._http.request(method, url, body=raw, headers=headers)
+        return answer.status, json.loads(answer.data)
+
+    def bare(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
+        """One call as it is, without ``chainId``."""
+        body = b"{}" if method in ("POST", "PUT") else None
+        answer = self._http.request(method, self.url + target, body=body)
         return answer.status, json.loads(answer.data)
 
     def login(self, key: PrivateKey) -> str:

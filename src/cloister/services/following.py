@@ -65,6 +65,8 @@ class Follower:
         self._wake = threading.Event()
         self._moved = threading.Condition()
         self._block = -1
+        self._begun = self._ended = 0  # the last poll that began, and the last that succeeded
+        self._is_caught_up = False
         self._saved_at = float("-inf")
         self._polled_at = float("-inf")
         self._thread: threading.Thread | None = None
@@ -93,25 +95,32 @@ class Follower:
         return self._block
 
     def catch_up(self, timeout: float) -> int:
-        """Return the chain's newest block once everything up to it is taken in.
+        """Return the last block taken in once everything that is mined by now is taken in.
+
+        That is: once a poll that began after the call found nothing more. The number of the newest block would not do,
+        since a chain that takes blocks back comes to the same number again with other blocks.
 
         Raises: UnavailableError when that takes longer than ``timeout`` seconds, or the chain does not answer.
         """
-        target, deadline = self._head(), time.monotonic() + timeout
+        target, deadline = self._head(), time.monotonic() + timeout  # asked here, for a dead node says so at once
         with self._moved:
-            while self._block < target:
-                self._wake.set()
+            wanted = self._begun + 1
+            while self._ended < wanted or not self._is_caught_up:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise UnavailableError(f"{self._name} is at block {self._block}, the chain at {target}")
-                self._moved.wait(left)
-        return target
+                self._wake.set()  # again after a poll that failed: a chain that changes under it is read at once
+                self._moved.wait(min(left, POLL_SECONDS))
+            return self._block
 
     def step(self) -> bool:
         """Take in what is new; True when there is more already.
 
         Raises: what source and sink raise. Then nothing of the batch is kept and the next step reads it again.
         """
+        with self._moved:
+            self._begun += 1
+            number = self._begun
         try:
             if self._source is None:
                 self._source = self._make_source(self._sink.load_cursor())
@@ -126,6 +135,7 @@ class Follower:
             raise
         with self._moved:
             self._block = batch.through
+            self._ended, self._is_caught_up = number, batch.is_caught_up
             self._moved.notify_all()
         return not batch.is_caught_up
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import pytest
 from tests.support.anvil import running_anvil
 from tests.support.deployed import DeployedChain
 from tests.support.market_world import MarketWorld
 
+from cloister.protocol.codec import Bytes32
 from cloister.protocol.orders import AppOrder, DatasetOrder, Order, RequestOrder, WorkerpoolOrder
 from cloister.protocol.signatures import PrivateKey
+from cloister.services.market.ledger import MarketLedger, PublicationFacts
 
 Four = tuple[AppOrder, DatasetOrder | None, WorkerpoolOrder, RequestOrder]
 
@@ -205,6 +210,170 @@ def test_a_chain_that_takes_blocks_back(tmp_path: Path) -> None:
             world.synced()
             assert world.ask("GET", f"/deals/{deal_id}")[0] == 404
             assert [state(world, order) for order in (*orders, grant)] == [(1, "open")] * 5
+
+
+def test_requests_die_when_the_chain_ends_their_offer(world: MarketWorld, deployed: DeployedChain) -> None:
+    bazaar = world.bazaar
+    app = deployed.app_order(bazaar.app_owner, bazaar.app, volume=9)
+    spare = deployed.app_order(bazaar.app_owner, bazaar.app, appprice=2, volume=9)
+    data = deployed.dataset_order(bazaar.data_owner, bazaar.dataset, volume=9)
+    for order, key in ((app, bazaar.app_owner), (spare, bazaar.app_owner), (data, bazaar.data_owner)):
+        assert world.publish(order, key)[0] == 200
+    deployed.stake(bazaar.requester, 10)
+    poor = deployed.request_order(bazaar.requester, bazaar.app)
+    rich = deployed.request_order(bazaar.requester, bazaar.app, appmaxprice=2)
+    with_data = deployed.request_order(bazaar.requester, bazaar.app, dataset=bazaar.dataset, appmaxprice=2)
+    for order in (poor, rich, with_data):
+        assert world.publish(order, bazaar.requester)[0] == 200
+    deployed.close(app, bazaar.app_owner)
+    world.synced()
+    # What is left of the offers is too dear for one of them only.
+    assert [state(world, order)[1] for order in (poor, rich, with_data)] == ["dead", "open", "open"]
+    deployed.send(
+        deployed.datasets.transfer(bazaar.data_owner.address, bazaar.worker.address, bazaar.dataset), bazaar.data_owner
+    )
+    world.synced()
+    assert [state(world, order)[1] for order in (data, rich, with_data)] == ["dead", "open", "dead"]
+
+
+def test_requests_that_lose_their_stake_die(world: MarketWorld, deployed: DeployedChain) -> None:
+    bazaar = world.bazaar
+    assert world.publish(deployed.app_order(bazaar.app_owner, bazaar.app), bazaar.app_owner)[0] == 200
+    deployed.stake(bazaar.requester, 100)
+    dear = deployed.request_order(bazaar.requester, bazaar.app, workerpoolmaxprice=50, volume=2)
+    cheap = deployed.request_order(bazaar.requester, bazaar.app, workerpoolmaxprice=33, volume=3)
+    for order in (dear, cheap):
+        assert world.publish(order, bazaar.requester)[0] == 200
+    deployed.send(deployed.hub.withdraw(1), bazaar.requester)
+    world.synced()
+    assert [state(world, order)[1] for order in (dear, cheap)] == ["dead", "open"]
+    # Stake that comes back opens nothing by itself, but what is dead may be published again.
+    deployed.stake(bazaar.requester, 1)
+    world.synced()
+    assert state(world, dear)[1] == "dead"
+    assert world.publish(dear, bazaar.requester)[0] == 200
+
+
+def test_a_reorganisation_to_the_same_height_opens_what_died(tmp_path: Path) -> None:
+    with running_anvil() as node:
+        chain = DeployedChain(node, tmp_path)
+        with MarketWorld(chain, tmp_path, label="same height").serving() as world:
+            bazaar = world.bazaar
+            app, _, pool, _ = orders = bazaar.orders(dataset=False, volume=2)
+            chain.stake(bazaar.pool_owner, 30)
+            chain.stake(bazaar.requester, 5)
+            dear = chain.workerpool_order(bazaar.pool_owner, bazaar.pool, workerpoolprice=100)
+            waiting = chain.request_order(bazaar.requester, bazaar.app, workerpoolmaxprice=5)
+            for order, key in (
+                (app, bazaar.app_owner),
+                (pool, bazaar.pool_owner),
+                (dear, bazaar.pool_owner),
+                (waiting, bazaar.requester),
+            ):
+                assert world.publish(order, key)[0] == 200
+            world.synced()
+            height, snapshot = chain.rpc.block_number(), chain.rpc.call("evm_snapshot")
+            deal_id, _ = bazaar.match(orders)
+            chain.send(chain.hub.withdraw(30), bazaar.pool_owner)
+            world.synced()
+            found = [state(world, order) for order in (app, pool, dear, waiting)]
+            assert found == [(0, "filled"), (0, "filled"), (1, "dead"), (1, "dead")]
+            lost = chain.rpc.block_number() - height
+            assert world.ask("GET", f"/deals/{deal_id}")[0] == 200
+            chain.rpc.call("evm_revert", snapshot)
+            node.mine(lost)
+            assert chain.rpc.block_number() == height + lost
+            # The first question after it is answered from the chain as it is now.
+            assert world.ask("GET", f"/deals?app={bazaar.app}")[1]["count"] == 0
+            found = [state(world, order) for order in (app, pool, dear, waiting)]
+            assert found == [(2, "open"), (2, "open"), (1, "open"), (1, "open")]
+            assert world.ask("GET", f"/deals/{deal_id}")[0] == 404
+
+
+def test_consumption_that_a_lost_block_told_is_given_back(tmp_path: Path) -> None:
+    with running_anvil() as node:
+        chain = DeployedChain(node, tmp_path)
+        world = MarketWorld(chain, tmp_path, label="told early")
+        bazaar = world.bazaar
+        app, data, pool, _ = bazaar.orders(volume=3)
+        first = chain.request_order(
+            bazaar.requester, bazaar.app, dataset=bazaar.dataset, workerpool=bazaar.pool, volume=2
+        )
+        with world.serving():
+            world.synced()
+            snapshot = chain.rpc.call("evm_snapshot")
+            height = chain.rpc.block_number()
+            bazaar.match((app, data, pool, first))
+            assert world.publish(app, bazaar.app_owner)[0] == 200
+            assert state(world, app) == (1, "open")
+            lost = chain.rpc.block_number() - height
+            chain.rpc.call("evm_revert", snapshot)
+            node.mine(lost + 1)
+            # Cursors of quiet blocks are written only now and then; something happens, so it is now.
+            chain.stake(bazaar.worker, 1)
+            world.synced()
+            assert state(world, app) == (3, "open")
+
+
+@pytest.mark.parametrize("event", ["closed", "transferred", "withdrawn"])
+def test_what_happens_while_an_order_is_judged_counts(deployed: DeployedChain, tmp_path: Path, event: str) -> None:
+    """Between the market's look at the chain and its write, the chain moves and the watcher sees it first."""
+    moves: list[Callable[[], None]] = []
+
+    class Slow:
+        """Gives what the ledger read, after something else happened."""
+
+        def __init__(self, ledger: MarketLedger) -> None:
+            self._ledger = ledger
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._ledger, name)
+
+        def publication_facts(self, order: Order, order_hash: Bytes32) -> PublicationFacts:
+            facts = self._ledger.publication_facts(order, order_hash)
+            if moves:
+                moves.pop()()
+                world.synced()
+            return facts
+
+    world = MarketWorld(
+        deployed, tmp_path, label=f"race {event}", wrap=lambda ledger: cast("MarketLedger", Slow(ledger))
+    )
+    bazaar = world.bazaar
+    with world.serving():
+        deployed.stake(bazaar.pool_owner, 300)
+        world.synced()
+        order = deployed.workerpool_order(bazaar.pool_owner, bazaar.pool, workerpoolprice=1000)
+        pools = deployed.workerpools
+        happenings: dict[str, tuple[Callable[[], object], str]] = {
+            "closed": (lambda: deployed.close(order, bazaar.pool_owner), "order already consumed"),
+            "transferred": (
+                lambda: deployed.send(
+                    pools.transfer(bazaar.pool_owner.address, bazaar.worker.address, bazaar.pool), bazaar.pool_owner
+                ),
+                f"only order signer {bazaar.worker.address} can publish an order",
+            ),
+            "withdrawn": (
+                lambda: deployed.send(deployed.hub.withdraw(300), bazaar.pool_owner),
+                "workerpool owner's stake is too low to cover required workerpool lock",
+            ),
+        }
+        happen, text = happenings[event]
+        moves.append(lambda: cast("None", happen()))
+        assert world.refusal(order, bazaar.pool_owner) == text
+        assert not moves
+        assert world.listed(f"/workerpoolorders?workerpool={bazaar.pool}") == []
+
+
+def test_a_deal_is_there_when_its_receipt_is(world: MarketWorld) -> None:
+    """What iExec's bulk client does: it asks for the deals of its request as soon as the block is mined."""
+    bazaar = world.bazaar
+    for _ in range(10):
+        orders = bazaar.orders(dataset=False)
+        deal_id, _ = bazaar.match(orders)
+        _, body = world.ask("GET", f"/deals?requestorderHash={orders[3].hash(bazaar.chain.domain)}")
+        assert [record["dealid"] for record in body["deals"]] == [deal_id]
+        assert world.ask("GET", f"/deals/{deal_id}")[0] == 200
 
 
 def test_readers_wait_together(world: MarketWorld) -> None:
