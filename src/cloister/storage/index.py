@@ -91,6 +91,11 @@ class Index:
         with self._reading, _translated():
             return int(self._reader.execute("SELECT bytes FROM usage").fetchone()[0])
 
+    def count(self) -> int:
+        """How many things were put."""
+        with self._reading, _translated():
+            return int(self._reader.execute("SELECT count(*) FROM roots").fetchone()[0])
+
     def roots(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         """CIDs and sizes of what was put, in the order of their digests; ``after`` is the last CID's digest in hex."""
         with self._reading, _translated():

@@ -125,6 +125,10 @@ class LocalStore:
         """CIDs and sizes of what was put, in the order of their digests; ``after`` is a digest in hex."""
         return self._index.roots(after=after, limit=limit)
 
+    def count(self) -> int:
+        """How many things were put."""
+        return self._index.count()
+
     def used(self) -> int:
         """Bytes of all content."""
         return self._index.used()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +15,9 @@ from cloister.storage.unixfs import CHUNK_SIZE, Built, FileBuilder, Layout, buil
 
 DEPTH_CAP: Final = 32
 """Deepest directory in an upload."""
+
+_METADATA: Final = re.compile(r"[?&]m(ode|time|time-nsecs)=")
+"""Kubo's clients write them behind a part's name; they would change the CID."""
 
 _DIRECTORY_TYPE: Final = "application/x-directory"
 
@@ -48,6 +52,18 @@ class AddOptions:
             raise InputError(f"hash {quoted(hash_name)} is not supported", hint="sha2-256 is")
         raw = cid_version == 1 if raw_leaves is None else raw_leaves
         return cls(Layout(cid_version, raw_leaves=raw), only_hash, wrap)
+
+
+PROGRESS_STEP: Final = 256 * 1024
+"""Bytes between two reports on a file, as Kubo has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many bytes of a file were taken in."""
+
+    name: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,9 @@ _Tree = dict[str, "Built | _Tree"]
 class Adding:
     """Takes the body piece by piece. Call ``abort`` in every case; files complete before stay, as on an IPFS node."""
 
-    def __init__(self, store: LocalStore, options: AddOptions, boundary: bytes, *, max_files: int) -> None:
+    def __init__(
+        self, store: LocalStore, options: AddOptions, boundary: bytes, *, max_files: int, progress: bool = False
+    ) -> None:
         self._store = store
         self._options = options
         self._max_files = max_files
@@ -103,7 +121,9 @@ class Adding:
         self._path = ""
         self._tree: _Tree = {}
         self._parts = 0
-        self._added: list[Added] = []
+        self._events: list[Progress | Added] = []
+        self._progress = progress
+        self._taken = self._told = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body.
@@ -115,8 +135,13 @@ class Adding:
         for event in self._parser.feed(data):
             self._handle(event)
 
-    def finish(self) -> list[Added]:
-        """Store the directories and return what was added: files in their order, then directories, the outermost last.
+    def take_events(self) -> list[Progress | Added]:
+        """Return what happened since the last call: files in their order, then directories, the outermost last."""
+        events, self._events = self._events, []
+        return events
+
+    def finish(self) -> None:
+        """Store the directories.
 
         Raises: as :meth:`feed`; also InputError when there was no file at all.
         """
@@ -128,7 +153,6 @@ class Adding:
                 self._tree[name] = self._store_tree(value, name)
         if self._options.wrap:
             self._store_tree(self._tree, "")
-        return self._added
 
     def abort(self) -> None:
         """Drop the file that was not complete."""
@@ -143,15 +167,24 @@ class Adding:
             case PartData(data):
                 if self._target is not None:
                     self._target.write(data)
+                    self._report(len(data))
                 elif data.strip():
                     raise InputError(f"directory {quoted(self._path)} has content")
             case PartEnds():
                 if self._target is not None:
+                    self._report(0, ended=True)
                     target, self._target = self._target, None
                     self._place(target.commit())
 
+    def _report(self, size: int, *, ended: bool = False) -> None:
+        self._taken += size
+        if self._progress and (ended or self._taken - self._told >= PROGRESS_STEP):
+            self._told = self._taken
+            self._events.append(Progress(self._path, self._taken))
+
     def _begin(self, part: PartBegins) -> None:
         self._parts += 1
+        self._taken = self._told = 0
         if self._parts > self._max_files:
             raise TooLarge(f"the upload has more than {self._max_files} files")
         names = [name for name in part.filename.split("/") if name not in ("", ".")]
@@ -159,6 +192,8 @@ class Adding:
             raise InputError(f"path is deeper than {DEPTH_CAP}: {quoted(part.filename)}")
         for name in names:
             check_name(name)
+        if _METADATA.search(part.name):
+            raise InputError("mode and mtime of files are not stored", hint="leave them out")
         self._path = "/".join(names)
         if part.content_type == _DIRECTORY_TYPE:
             self._folder(names)
@@ -172,10 +207,10 @@ class Adding:
     def _place(self, built: Built) -> None:
         *folders, name = self._path.split("/") if self._path else [str(built.cid)]
         folder = self._folder(folders)
-        if name in folder:
+        if folder.get(name, built) != built or (self._path and name in folder):
             raise InputError(f"the upload has {quoted(self._path)} twice")
         folder[name] = built
-        self._added.append(Added(self._path or name, built))
+        self._events.append(Added(self._path or name, built))
 
     def _folder(self, names: list[str]) -> _Tree:
         place = self._tree
@@ -192,7 +227,7 @@ class Adding:
         built, _ = build_directory(children, cid_version=version)
         if not self._options.only_hash:
             self._store.put_directory({name: child.cid for name, child in children.items()}, cid_version=version)
-        self._added.append(Added(path, built))
+        self._events.append(Added(path, built))
         return built
 
     def _children(self, tree: _Tree, path: str) -> Iterator[tuple[str, Built]]:

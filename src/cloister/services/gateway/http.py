@@ -1,4 +1,4 @@
-"""The gateway's routes: Kubo's RPC under ``/api/v0`` (POST only, as there) and content under ``/ipfs``.
+"""The gateway's part: uploads by Kubo's RPC, and content under ``/ipfs``.
 
 RPC paths and fields are those of Kubo's HTTP RPC API; ``/ipfs`` follows the IPFS path gateway specification: ranges,
 ETags, immutable caching, ``?format=raw`` and ``?format=car`` for clients that verify. Content is served in a sandbox
@@ -7,30 +7,25 @@ of its own, because it shares an origin with services and anybody may upload.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from typing import Annotated
 
-import anyio
-import anyio.to_thread
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
-from cloister.errors import InputError, NotFound, quoted
-from cloister.services.gateway.adding import Added, Adding, AddOptions
-from cloister.services.gateway.answers import block_response, content_response, ndjson
+from cloister.errors import InputError
+from cloister.services.gateway.adding import Adding, AddOptions
+from cloister.services.gateway.answers import content_response
 from cloister.services.gateway.multipart import parse_boundary
+from cloister.services.gateway.receiving import Receiving
+from cloister.services.gateway.rpc import Rpc
 from cloister.services.gateway.settings import GatewaySettings
 from cloister.services.part import Failure, body_cap
 from cloister.storage.cid import Cid, Codec
 from cloister.storage.local import LocalStore
-from cloister.version import __version__
 
-_BATCH = 1024 * 1024
-"""Bytes gathered before a thread is asked to store them: each hand-over costs as much as hashing 100 KiB."""
-
-Arg = Annotated[str, Query(max_length=4096)]
+_KUBO_CODES = {400: 1, 403: 4, 405: 1, 413: 1, 416: 1, 429: 3}
+"""Kubo's ``Code`` by our status: 1 is the client's fault, 3 too often, 4 forbidden; 0 is everything else."""
 
 
 class GatewayPart:
@@ -63,10 +58,10 @@ class GatewayPart:
         self.store.check_ready()
 
     def render_failure(self, failure: Failure) -> Response:
-        """Both what Kubo's clients read (``Message``) and what ours read (``error``, ``code``, ``hint``)."""
+        """Both what Kubo's clients read (``Message``, ``Code``, ``Type``) and what ours read (``error``, ``code``)."""
         body = {
             "Message": failure.message,
-            "Code": 0,
+            "Code": _KUBO_CODES.get(failure.status, 0),
             "Type": "error",
             "error": failure.message,
             "code": failure.code,
@@ -77,9 +72,8 @@ class GatewayPart:
     def router(self) -> APIRouter:
         router = APIRouter(tags=["gateway"])
         self._route_add(router)
-        self._route_reads(router)
-        self._route_node(router)
         self._route_content(router)
+        Rpc(lambda: self.store, self._identity, quota=self._settings.quota).add_routes(router)
         return router
 
     def _route_add(self, router: APIRouter) -> None:
@@ -91,15 +85,17 @@ class GatewayPart:
             raw_leaves: Annotated[bool | None, Query(alias="raw-leaves")] = None,
             only_hash: Annotated[bool, Query(alias="only-hash")] = False,
             wrap: Annotated[bool, Query(alias="wrap-with-directory")] = False,
-            trickle: bool = False,
-            inline: bool = False,
-            nocopy: bool = False,
+            progress: bool = False,
+            silent: bool = False,
             chunker: Annotated[str, Query(max_length=64)] = "",
             hash_name: Annotated[str, Query(alias="hash", max_length=64)] = "",
         ) -> Response:
-            """Store the body's files and answer one line of JSON for each, then for their directories."""
-            if trickle or inline or nocopy:
-                raise InputError("trickle, inline and nocopy are not supported")
+            """Store the body's files and answer one line of JSON for each, then for their directories.
+
+            Options that change neither the CID nor the answer (``pin``, ``quieter``, ``stream-channels`` …) are taken
+            as they come.
+            """
+            _refuse_layouts(request)
             options = AddOptions.parse(
                 cid_version=cid_version,
                 raw_leaves=raw_leaves,
@@ -109,101 +105,10 @@ class GatewayPart:
                 hash_name=hash_name,
             )
             boundary = parse_boundary(request.headers.get("content-type"))
-            adding = Adding(self.store, options, boundary, max_files=self._settings.max_files)
-            return ndjson(_added_line(one) for one in await self._receive(request, adding))
-
-    async def _receive(self, request: Request, adding: Adding) -> list[Added]:
-        """Hand the body over in batches, storing one while the next comes in; in any end nothing half stored stays."""
-        started = time.monotonic()
-        received = 0
-        batch: list[bytes] = []
-        gathered = 0
-        storing: asyncio.Task[None] | None = None
-        try:
-            async for chunk in request.stream():
-                received += len(chunk)
-                elapsed = time.monotonic() - started
-                if elapsed > self._settings.rate_grace and received < self._settings.min_rate * elapsed:
-                    raise InputError("the upload is too slow", code="timeout")
-                batch.append(chunk)
-                gathered += len(chunk)
-                if gathered >= _BATCH:
-                    if storing is not None:
-                        await storing
-                    storing = asyncio.create_task(anyio.to_thread.run_sync(adding.feed, b"".join(batch)))
-                    batch, gathered = [], 0
-            if storing is not None:
-                await storing
-            await anyio.to_thread.run_sync(adding.feed, b"".join(batch))
-            return await anyio.to_thread.run_sync(adding.finish)
-        finally:
-            with anyio.CancelScope(shield=True):
-                if storing is not None:
-                    await asyncio.gather(storing, return_exceptions=True)
-                await anyio.to_thread.run_sync(adding.abort)
-
-    def _route_reads(self, router: APIRouter) -> None:
-        @router.post("/api/v0/cat")
-        def cat(
-            arg: Arg,
-            offset: Annotated[int, Query(ge=0)] = 0,
-            length: Annotated[int | None, Query(ge=0)] = None,
-        ) -> Response:
-            chunks = self.store.open(arg, offset=offset, length=length)
-            return StreamingResponse(chunks, media_type="application/octet-stream", headers={"x-stream-output": "1"})
-
-        @router.post("/api/v0/block/get")
-        def block_get(arg: Arg) -> Response:
-            return block_response(self.store, self.store.find(arg))
-
-        @router.post("/api/v0/block/stat")
-        def block_stat(arg: Arg) -> dict[str, object]:
-            entry = self.store.find(arg)
-            return {"Key": str(entry.cid), "Size": entry.block_size}
-
-        @router.post("/api/v0/files/stat")
-        def files_stat(arg: Arg) -> dict[str, object]:
-            """Only for ``/ipfs/`` paths: this node keeps no mutable files."""
-            if not arg.startswith("/ipfs/"):
-                raise NotFound(f"no mutable file {quoted(arg)}", hint="give a path under /ipfs/")
-            entry = self.store.find(arg)
-            return {
-                "Hash": str(entry.cid),
-                "Size": 0 if entry.is_directory else entry.size,
-                "CumulativeSize": entry.total_size,
-                "Blocks": len(entry.links),
-                "Type": "directory" if entry.is_directory else "file",
-            }
-
-    def _route_node(self, router: APIRouter) -> None:
-        @router.post("/api/v0/version")
-        def version() -> dict[str, str]:
-            return {"Version": __version__, "Commit": "", "Repo": "cloister", "System": "", "Golang": ""}
-
-        @router.post("/api/v0/id")
-        def identity() -> dict[str, object]:
-            """This node is in no peer-to-peer network: its id names this process, and it has neither key nor addresses."""
-            return {
-                "ID": self._identity,
-                "PublicKey": "",
-                "Addresses": [],
-                "AgentVersion": f"cloister/{__version__}",
-                "Protocols": [],
-            }
-
-        @router.post("/api/v0/pin/add")
-        def pin_add(arg: Annotated[list[Arg], Query(max_length=64)]) -> dict[str, list[str]]:
-            """Everything stored here is kept, so this only proves that it is stored."""
-            return {"Pins": [str(self.store.find(one).cid) for one in arg]}
-
-        @router.post("/api/v0/pin/ls")
-        def pin_ls(arg: Annotated[list[Arg] | None, Query(max_length=64)] = None, stream: bool = False) -> Response:
-            """What was put; the first thousand when none is named."""
-            named = [str(self.store.find(one).cid) for one in arg or ()]
-            cids = named or [cid for cid, _ in self.store.roots()]
-            if stream:
-                return ndjson({"Cid": cid, "Type": "recursive"} for cid in cids)
-            return JSONResponse({"Keys": {cid: {"Type": "recursive", "Name": ""} for cid in cids}})
+            follows = progress and not silent
+            adding = Adding(self.store, options, boundary, max_files=self._settings.max_files, progress=follows)
+            receiving = Receiving(request.stream(), adding, self._settings)
+            return await (receiving.follow() if follows else receiving.answer(silent=silent))
 
     def _route_content(self, router: APIRouter) -> None:
         @router.api_route("/ipfs/{reference:path}", methods=["GET", "HEAD"])
@@ -214,20 +119,15 @@ class GatewayPart:
             filename: Annotated[str, Query(max_length=255)] = "",
             download: bool = False,
         ) -> Response:
-            """A file (also in part), a directory's listing, or with ``format=raw|car`` the blocks themselves."""
-            entry = self.store.find(reference)
-            wanted = form or _accepted_form(request.headers.get("accept", ""))
-            return content_response(
-                self.store, entry, request, reference, form=wanted, filename=filename, download=download
-            )
+            """A file (also in part), a directory's page, or with ``format=raw|car|tar|dag-json`` another form of it."""
+            return content_response(self.store, request, reference, form=form, filename=filename, download=download)
 
 
-def _accepted_form(accept: str) -> str:
-    for kind, form in (("application/vnd.ipld.raw", "raw"), ("application/vnd.ipld.car", "car")):
-        if kind in accept:
-            return form
-    return "json" if accept.split(",")[0].strip().startswith("application/json") else ""
+_LAYOUTS = ("trickle", "inline", "nocopy", "preserve-mode", "preserve-mtime", "mode", "mtime", "to-files")
+"""Options that would give other CIDs than the builder here, or that need mutable files."""
 
 
-def _added_line(added: Added) -> dict[str, str]:
-    return {"Name": added.name, "Hash": str(added.built.cid), "Size": str(added.built.total_size)}
+def _refuse_layouts(request: Request) -> None:
+    for name in _LAYOUTS:
+        if request.query_params.get(name, "false").lower() not in ("false", "0", ""):
+            raise InputError(f"the option {name} is not supported", hint="leave it out")
