@@ -3,36 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 from tests.support.deployed import DeployedChain
 
 from cloister.clients.indexer import IndexerClient
+from cloister.protocol.orders import DatasetOrder
 from cloister.protocol.signatures import PrivateKey
 from cloister.services.application import BackgroundServer, build_application
 from cloister.services.database import Database, open_database
 from cloister.services.indexer.part import build_indexer_part
+from cloister.services.indexer.slices import BulkContent
 from cloister.services.indexer.watcher import Contracts
 from cloister.storage.local import LocalStore
+
+T = TypeVar("T")
 
 
 class IndexerWorld:
     """An indexer of a chain."""
 
-    def __init__(self, chain: DeployedChain, folder: Path, *, database_url: str | None = None) -> None:
+    def __init__(
+        self, chain: DeployedChain, folder: Path, *, database_url: str | None = None, content: BulkContent | None = None
+    ) -> None:
         self.chain = chain
         self.database: Database = open_database(database_url or folder / "indexer.db")
         self.content = LocalStore(folder / "content")
+        self._source = content or self.content
         self.url = ""
         self._http = urllib3.PoolManager(retries=False)
 
     def account(self, name: str) -> PrivateKey:
         """A funded account of this world's own, though the chain is shared."""
         return self.chain.account(f"indexer {name} {self.database.dialect}")
+
+    def put_json(self, value: object) -> str:
+        """Store a JSON file; returns its CID."""
+        return str(self.content.put([json.dumps(value).encode()]).cid)
+
+    def put_bulk(self, slices: Sequence[Sequence[DatasetOrder]]) -> str:
+        """Store slices and their root as iExec's clients do; returns the root's CID."""
+        return self.put_json([self.put_json([order.to_json() for order in each]) for each in slices])
+
+    def eventually(self, ask: Callable[[], T], wanted: Callable[[T], bool], seconds: float = 20.0) -> T:
+        """Ask until the answer is as wanted."""
+        deadline = time.monotonic() + seconds
+        while not wanted(found := ask()):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+        return found
 
     @contextmanager
     def serving(self) -> Iterator[IndexerWorld]:
@@ -50,7 +74,7 @@ class IndexerWorld:
             database=self.database,
             rpc=self.chain.node.rpc,
             from_block=deployment.block,
-            content=self.content,
+            content=self._source,
         )
         with BackgroundServer(build_application([part])) as server:
             self.url = server.url

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cloister.errors import DecodeError, InputError, quoted
 from cloister.protocol.codec import Address, Bytes32, parse_hex, parse_uint
 
+T = TypeVar("T")
+
 ANSWER_CAP = 64 * 1024 * 1024
 PAGE_SIZE = 1000
+TASKS_PAGE_SIZE = 200
+"""Tasks come with up to a hundred datasets each."""
 _PROTECTED_DATA = """
-query ($start: Int!, $range: Int!, $where: ProtectedData_filter) {
-  protectedDatas(where: $where, skip: $start, first: $range, orderBy: creationTimestamp, orderDirection: desc) {
+query ($range: Int!, $where: ProtectedData_filter) {
+  protectedDatas(where: $where, first: $range, orderBy: creationTimestamp, orderDirection: desc) {
     id name owner { id } jsonSchema multiaddr checksum creationTimestamp
+  }
+}
+"""
+_BULK_TASKS = """
+query ($requestorder: String!, $after: String!, $range: Int!) {
+  tasks(where: {deal_: {requestorder: $requestorder}, id_gt: $after}, first: $range, orderBy: id) {
+    id index status deal { id } bulkSlice { datasets(first: 1000) { id } }
   }
 }
 """
@@ -34,6 +45,17 @@ class ProtectedDataRecord:
     multiaddr: bytes
     checksum: Bytes32
     created: int
+
+
+@dataclass(frozen=True, slots=True)
+class BulkTaskRecord:
+    """A task of a request as indexed. ``datasets`` is None while its slice was not read (or when it has none)."""
+
+    task_id: Bytes32
+    deal_id: Bytes32
+    index: int
+    status: str
+    datasets: tuple[Address, ...] | None
 
 
 class IndexerClient:
@@ -92,16 +114,31 @@ class IndexerClient:
         if created_after is not None:
             conditions.append({"creationTimestamp_gte": created_after})
         conditions += _schema_conditions(required_schema or {})
-        where = {"and": conditions} if conditions else None
         found: list[ProtectedDataRecord] = []
+        after: list[dict[str, Any]] = []
         while True:
-            data = self.query(_PROTECTED_DATA, {"start": len(found), "range": PAGE_SIZE, "where": where})
-            page = data.get("protectedDatas")
-            if not isinstance(page, list):
-                raise DecodeError("the indexer's answer has no protected data")
-            found += [_parse_record(each) for each in page]
+            where = {"and": [*conditions, *after]} if conditions or after else None
+            data = self.query(_PROTECTED_DATA, {"range": PAGE_SIZE, "where": where})
+            page = _parse_page(data, "protectedDatas", _parse_record)
+            found += page
             if len(page) < PAGE_SIZE:
                 return found
+            # Pages go on from the last entry: indexers skip no further than 5000, and a skip shifts with what is new.
+            last = page[-1]
+            same = {"creationTimestamp": str(last.created), "id_lt": last.address.lower()}
+            after = [{"or": [{"creationTimestamp_lt": str(last.created)}, same]}]
+
+    def bulk_tasks(self, request_hash: Bytes32) -> list[BulkTaskRecord]:
+        """The initialised tasks of a request, over all its deals, by deal and index, with the data of their slices."""
+        found: list[BulkTaskRecord] = []
+        after = ""
+        while True:
+            variables = {"requestorder": str(request_hash), "after": after, "range": TASKS_PAGE_SIZE}
+            page = _parse_page(self.query(_BULK_TASKS, variables, subgraph="poco-v5"), "tasks", _parse_bulk_task)
+            found += page
+            if len(page) < TASKS_PAGE_SIZE:
+                return sorted(found, key=lambda task: (task.deal_id, task.index))
+            after = str(page[-1].task_id)
 
     def block(self, *, subgraph: str = "dataprotector-v2") -> int:
         """The last block that the indexer has taken in."""
@@ -137,6 +174,27 @@ def _leaves(schema: Mapping[str, Any], prefix: str) -> list[tuple[str, Sequence[
             case _:
                 raise InputError(f"{prefix}{name}: expected a type, a list of types or a map, got {quoted(value)}")
     return found
+
+
+def _parse_page(data: Mapping[str, Any], name: str, parse: Callable[[Any], T]) -> list[T]:
+    page = data.get(name)
+    if not isinstance(page, list) or len(page) > PAGE_SIZE:
+        raise DecodeError(f"the indexer's answer has no page of {name}")
+    return [parse(each) for each in page]
+
+
+def _parse_bulk_task(value: Any) -> BulkTaskRecord:
+    try:
+        part = value["bulkSlice"]
+        return BulkTaskRecord(
+            task_id=Bytes32(value["id"]),
+            deal_id=Bytes32(value["deal"]["id"]),
+            index=parse_uint("index", value["index"]),
+            status=str(value["status"]),
+            datasets=None if part is None else tuple(Address(each["id"]) for each in part["datasets"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise DecodeError("the indexer listed a task that does not parse") from error
 
 
 def _parse_record(value: Any) -> ProtectedDataRecord:
