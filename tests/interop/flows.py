@@ -70,22 +70,20 @@ class Outcome:
         """Why the flow could not run here (it printed ``{"skip": why}``); empty when it ran."""
         return str(self.values.get("skip", ""))
 
-    def verify(self) -> None:
-        """Fail with every check that did not pass, expected and actual as the script said them."""
+    def problem(self) -> str:
+        """Every check that did not pass, expected and actual as the script said them; empty when all passed."""
         broken = [f"✗ {check.name} ({check.milliseconds} ms)\n{check.error}" for check in self.checks if not check.ok]
         if self.code is None:
-            broken.append(
-                f"ended after {SECONDS} s; the last check was {self.checks[-1].name if self.checks else 'none'}"
-            )
+            last = self.checks[-1].name if self.checks else "none"
+            broken.append(f"ended after {SECONDS} s; the last check was {last}")
         elif self.code != 0 and not broken:
             broken.append(f"ended with {self.code}")
         if not self.checks:
             broken.append("checked nothing")
-        if broken:
-            passed = sum(check.ok for check in self.checks)
-            raise AssertionError(
-                f"{self.flow}: {passed} checks passed\n" + "\n".join(broken) + f"\n{self.noise[-4000:]}"
-            )
+        if not broken:
+            return ""
+        passed = sum(check.ok for check in self.checks)
+        return f"{self.flow}: {passed} checks passed\n" + "\n".join(broken) + f"\n{self.noise[-4000:]}"
 
 
 class Flows:

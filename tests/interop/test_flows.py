@@ -11,4 +11,6 @@ def test_flow(flow: str, flows: Flows) -> None:
     outcome = flows.outcome(flow)
     if outcome.skipped:
         pytest.skip(outcome.skipped)
-    outcome.verify()
+    problem = outcome.problem()
+    if problem:
+        pytest.fail(problem, pytrace=False)

@@ -1,11 +1,9 @@
 // Wallets: ether, RLC, and everything moved away.
-import { IExec, utils } from 'iexec';
-import { assert, configuration, flow, refuses } from '../../harness.mjs';
+import { assert, flow, refuses } from '../../harness.mjs';
+import { as } from './_people.mjs';
 
 await flow(async ({ check, wallets }) => {
   const { alice, bob, carol } = await wallets({ alice: { rlc: '2', ether: '3' }, bob: { ether: '0' }, carol: { rlc: '1' } });
-  const as = (person) =>
-    new IExec({ ethProvider: utils.getSignerFromPrivateKey(configuration.ethProvider, person.key) }, configuration.iexecOptions);
   const iexec = as(alice);
   const nRLC = async (who) => (await iexec.wallet.checkBalances(who.address)).nRLC.toString();
 
