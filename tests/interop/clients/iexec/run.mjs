@@ -3,7 +3,7 @@ import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { utils } from 'iexec';
 import JSZip from 'jszip';
 import { create } from 'kubo-rpc-client';
-import { assert, configuration, flow, keepSecret, network, refuses } from '../../harness.mjs';
+import { assert, configuration, flow, keepSecret, network, refuses, until } from '../../harness.mjs';
 import { as, bytes32, probe, reader, text } from './_people.mjs';
 
 const sha256 = (bytes) => createHash('sha256').update(Buffer.from(bytes)).digest('hex');
@@ -71,6 +71,11 @@ await flow(async ({ check, wallets }) => {
     await Promise.all(tasks.map(async (task) => watch(await iexec.task.obsTask(task, { dealid }))));
     return { dealid, tasks };
   };
+  // The chain knows of the end before the scheduler does.
+  const told = (task) => until('the scheduler says COMPLETED', async () => {
+    const info = await reader().task.fetchOffchainInfo(task);
+    return info.task.status === 'COMPLETED' && info.replicates.every(({ status }) => status === 'COMPLETED') ? info : null;
+  });
   const files = async (task, client = reader()) => JSZip.loadAsync(await (await client.task.fetchResults(task)).arrayBuffer());
   const report = async (zip) => JSON.parse(await zip.file('result.json').async('string'));
   const balance = async (who) => (({ stake, locked }) => [Number(stake), Number(locked)])(await reader().account.checkBalance(who.address));
@@ -155,7 +160,7 @@ await flow(async ({ check, wallets }) => {
       await refuses(dev.task.fetchLogs(task), 'Error', `Only task requester ${requester.address} can access replicates logs`);
     })),
     dealt.then(() => check('task.fetchOffchainInfo: the statuses of the task and of its one worker', async () => {
-      const info = await reader().task.fetchOffchainInfo(double.tasks[0]);
+      const info = await told(double.tasks[0]);
       assert.equal(info.task.status, 'COMPLETED');
       const names = info.task.statusHistory.map(({ status }) => status);
       assert.deepEqual([names[0], names.at(-1)], ['RECEIVED', 'COMPLETED']);
@@ -174,7 +179,7 @@ await flow(async ({ check, wallets }) => {
       const zip = await files(task);
       const reason = await zip.file('error.txt').async('string');
       assert.match(reason, /^\[IEXEC\] Errors occurred while computing the task \[error:.*APP_COMPUTE_FAILED/);
-      const info = await reader().task.fetchOffchainInfo(task);
+      const info = await told(task);
       assert.deepEqual([info.task.status, info.replicates[0].exitCode], ['COMPLETED', 3]);
       assert.match((await iexec.task.fetchLogs(task))[0].stderr, /^broken$/m);
     })),
