@@ -238,8 +238,9 @@ class Bulk:
         return order
 
     def _check_restriction(self, what: str, role: str, restriction: Address, wanted: Address) -> None:
-        """A restriction to another address can only hold when that is a group."""
-        if restriction not in (ZERO_ADDRESS, wanted) and not self._connection.rpc.code(restriction, block="latest"):
+        if restriction in (ZERO_ADDRESS, wanted):
+            return
+        if not self._connection.hub.group_has(restriction, wanted, block="latest"):
             raise InputError(f"{what} is for {role} {restriction}, not for {wanted}")
 
     # --- slices ---
