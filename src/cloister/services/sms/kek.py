@@ -6,9 +6,7 @@ so that one can take the local key's place without a change elsewhere.
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +14,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cloister.errors import ConfigurationError, LocalError
+from cloister.services.keyfile import KEY_BYTES, create_key_file, load_key_file
 
-KEY_BYTES = 32
+WHAT = "key-encryption key"
 _NONCE_BYTES = 12
 _VERSION = b"\x01"
 
@@ -80,55 +79,10 @@ class LocalKek:
 
 
 def load_local_kek(path: Path) -> LocalKek:
-    """Read the key-encryption key from ``path``: 64 hex characters, readable by its owner only.
-
-    Raises: ConfigurationError when the file is missing, open to others, or malformed.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the key-encryption key file {path} cannot be read: {error.strerror}",
-            hint="create it with mode 0600 and 64 hex characters from a random source",
-        ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & 0o077:
-            raise ConfigurationError(f"the key-encryption key file {path} has mode {mode:04o}", hint="chmod 600 it")
-        text = file.read(256).strip()
-    try:
-        key = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        # Without "from": the cause would quote the key.
-        raise ConfigurationError(f"the key-encryption key file {path} does not hold hex characters") from None
-    return LocalKek(key)
+    """Read the key-encryption key from its file. Raises: ConfigurationError, see ``services.keyfile``."""
+    return LocalKek(load_key_file(path, WHAT))
 
 
 def create_local_kek(path: Path) -> LocalKek:
-    """Make a new random key-encryption key at ``path`` with mode 0600, or load the one that is there.
-
-    Durable before it returns: a secret must never be stored under a key that a power cut can lose.
-    """
-    if path.exists():
-        return load_local_kek(path)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(KEY_BYTES).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # A hard link fails when a racing process was first, where a rename would replace its key.
-            os.link(temporary, path)
-        except FileExistsError:
-            return load_local_kek(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return load_local_kek(path)
+    """Make a new random key-encryption key at ``path``, or load the one that is there. Raises: ConfigurationError."""
+    return LocalKek(create_key_file(path, WHAT))
