@@ -7,55 +7,16 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import cbor2
 import pytest
 import urllib3
-from tests.support.formula import content
+from tests.services.gateway.desk import DATA, MAX_FILE, SIZE, Desk
 
-from cloister.services.application import BackgroundServer, build_application
-from cloister.services.gateway.http import GatewayPart
-from cloister.services.gateway.settings import GatewaySettings
 from cloister.storage.cid import Cid
 from cloister.storage.unixfs import CHUNK_SIZE
 from cloister.storage.varint import parse_varint
-
-MAX_FILE = 4 * 1024 * 1024
-SIZE = 2 * CHUNK_SIZE + 50
-DATA = b"".join(content(SIZE))
-
-
-@dataclass
-class Desk:
-    url: str
-    part: GatewayPart
-    root: Path
-
-    def ask(self, method: str, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
-        return urllib3.request(method, self.url + path, timeout=20, retries=False, redirect=False, **more)
-
-    def add(self, files: list[tuple[str, bytes]], query: str = "", kind: str = "application/octet-stream") -> Any:
-        fields = [("file", (name.replace("/", "%2F"), data, kind)) for name, data in files]
-        return self.ask("POST", f"/api/v0/add?stream-channels=true&progress=false{query}", fields=fields)
-
-    def added(self, files: list[tuple[str, bytes]], query: str = "") -> list[dict[str, str]]:
-        answer = self.add(files, query)
-        assert answer.status == 200, answer.data
-        assert "application/json" in answer.headers["content-type"]
-        return [json.loads(line) for line in answer.data.decode().splitlines()]
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    root = tmp_path / "store"
-    part = GatewayPart(GatewaySettings(root, max_file=MAX_FILE, quota=3 * MAX_FILE, max_files=20))
-    with BackgroundServer(build_application([part])) as server:
-        yield Desk(server.url, part, root)
 
 
 def test_an_upload_as_iexecs_clients_send_it(desk: Desk) -> None:
@@ -311,3 +272,41 @@ def test_readiness_tells_of_a_full_store(desk: Desk) -> None:
     for fill in (b"1", b"2", b"3"):
         desk.add([("", fill * MAX_FILE)])
     assert desk.ask("GET", "/-/ready").status == 503
+
+
+def test_a_directory_with_an_index_is_a_page(desk: Desk) -> None:
+    rows = desk.added([("d/index.html", b"<p>home"), ("d/sub/a", b"1")])
+    root = rows[-1]["Hash"]
+    moved = desk.ask("GET", f"/ipfs/{root}?x=1")
+    assert (moved.status, moved.headers["location"]) == (301, f"/ipfs/{root}/?x=1")
+    page = desk.ask("GET", f"/ipfs/{root}/")
+    assert (page.status, page.data) == (200, b"<p>home")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"].startswith("sandbox;")
+    assert page.headers["x-ipfs-roots"] == f"{root},{rows[0]['Hash']}"
+    listed = desk.ask("GET", f"/ipfs/{root}/sub")
+    assert f'href="/ipfs/{root}">..' in listed.data.decode()
+    assert listed.headers["x-ipfs-roots"] == f"{root},{rows[2]['Hash']}"
+
+
+def test_every_form_has_its_tag(desk: Desk) -> None:
+    root = desk.added([("d/a", DATA)])[-1]["Hash"]
+    seen = set()
+    for query in ("", "?format=raw", "?format=car", "?format=tar", "?format=dag-json", "?format=json"):
+        first = desk.ask("GET", f"/ipfs/{root}{query}")
+        head = desk.ask("HEAD", f"/ipfs/{root}{query}")
+        assert (first.status, head.status, head.data) == (200, 200, b"")
+        assert head.headers["etag"] == first.headers["etag"]
+        assert head.headers["content-type"] == first.headers["content-type"]
+        seen.add(first.headers["etag"])
+        again = desk.ask("GET", f"/ipfs/{root}{query}", headers={"if-none-match": first.headers["etag"]})
+        assert (again.status, again.data) == (304, b"")
+    assert len(seen) == 6
+
+
+def test_a_browsers_reader_may_ask_from_anywhere(desk: Desk) -> None:
+    cid = desk.added([("", DATA)])[0]["Hash"]
+    answer = desk.ask("GET", f"/ipfs/{cid}", headers={"origin": "https://app.example", "range": "bytes=0-3"})
+    assert answer.headers["access-control-allow-origin"] in ("*", "https://app.example")
+    asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    assert desk.ask("OPTIONS", "/api/v0/add", headers=asked).status == 200

@@ -177,9 +177,14 @@ class Adding:
                     self._place(target.commit())
 
     def _report(self, size: int, *, ended: bool = False) -> None:
+        """Note every step of a file, and its end."""
         self._taken += size
-        if self._progress and (ended or self._taken - self._told >= PROGRESS_STEP):
-            self._told = self._taken
+        if not self._progress:
+            return
+        while self._taken - self._told >= PROGRESS_STEP:
+            self._told += PROGRESS_STEP
+            self._events.append(Progress(self._path, self._told))
+        if ended:
             self._events.append(Progress(self._path, self._taken))
 
     def _begin(self, part: PartBegins) -> None:
