@@ -122,7 +122,7 @@ CASES = {
     "not yet": Case("TEE_SESSION_REFUSED", "access opens at", _not_yet),
     "other purpose": Case("TEE_SESSION_REFUSED", "marketing", _other_purpose, purpose="marketing"),
     "no purpose": Case("TEE_SESSION_REFUSED", "names no purpose", _other_purpose),
-    "wrong key": Case("PRE_COMPUTE_INVALID_DATASET_CHECKSUM", "not what its checksum and key say", _wrong_key),
+    "wrong key": Case("PRE_COMPUTE_DATASET_DECRYPTION_FAILED", "does not open with its key", _wrong_key),
     "no key": Case("TEE_SESSION_REFUSED", "the dataset's key is not here", _no_key),
     "tampered": Case("PRE_COMPUTE_DATASET_DOWNLOAD_FAILED", "broke off", _tampered),
     "truncated": Case("PRE_COMPUTE_DATASET_DOWNLOAD_FAILED", "broke off", _truncated),

@@ -61,7 +61,7 @@ def test_plain_result_and_receipt(world: Make, runtime: BubblewrapRuntime) -> No
     assert receipt.claims.binding.challenge == outcome.enclave_challenge.raw
     assert receipt.claims.binding.app_digest == task.bundle.digest.raw
     assert receipt.claims.dataset is None
-    assert outcome.logs == {"stdout": "", "stderr": ""}
+    assert outcome.logs == {"stdout": "", "stderr": "", "exit_code": 0}
 
 
 def test_receipt_is_refused_without_the_networks_root(world: Make, runtime: BubblewrapRuntime) -> None:
@@ -90,7 +90,7 @@ def test_native_result_of_protected_data(world: Make, runtime: BubblewrapRuntime
     assert files["result.txt"] == b"3000005alice"
     # What was printed may hold the data, and nobody but its owner may allow that to be read.
     assert set(files) == {"result.txt", "computed.json", "receipt.cose"}
-    assert outcome.logs is None
+    assert "withheld" in outcome.logs["stderr"]
     claims = parse_receipt(files["receipt.cose"]).claims
     assert claims.dataset is not None
     assert claims.dataset.address == DATASET.raw
@@ -108,7 +108,7 @@ def test_rsa_result_opens_as_iexecs_clients_do(world: Make, runtime: BubblewrapR
     assert files["result.txt"] == b"hello"
     assert files["stdout.txt"] == b"to the requester\n"
     assert "receipt.cose" in files
-    assert outcome.logs is None
+    assert "withheld" in outcome.logs["stderr"]
 
 
 def test_environment_and_files_of_the_reference(world: Make, runtime: BubblewrapRuntime) -> None:

@@ -182,7 +182,7 @@ def test_allowed_network(store: LocalStore, web: str) -> None:
     [
         ("/none", NotFound),
         ("/broken", UnavailableError),
-        ("/loop", UnavailableError),
+        ("/loop", Denied),
         ("/cut", UnavailableError),
         ("/scheme", InputError),
         ("/endless", TooLarge),

@@ -148,7 +148,7 @@ def test_secret_on_stdout_reaches_nobody(world: Make, runtime: BubblewrapRuntime
     task = world(code, app_secret="only the developer's")
     outcome = task.run(runtime)
     assert outcome.cause == "APP_COMPUTE_FAILED"
-    assert outcome.logs is None
+    assert "withheld" in outcome.logs["stderr"]
     assert b"only the developer's" not in task.result + b"".join(task.files().values())
 
 

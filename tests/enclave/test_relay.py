@@ -67,7 +67,9 @@ class Services:
         proof = SMS.sign_message(release_digest(request.context(), b"sealed"))
         return SessionAnswer(b"sealed", SMS.sign_message(message), SMS.address, proof)
 
-    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
+    def fetch(
+        self, location: str, purpose: str, max_bytes: int, *, seconds: float, ahead: tuple[str, ...]
+    ) -> Iterator[bytes]:
         return iter([self.chunk] * 3)
 
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
@@ -274,7 +276,7 @@ def test_what_the_task_does_not_name_is_not_fetched(location: object, purpose: s
 
     def script(agent: Agent) -> None:
         agent.begin()
-        agent.send("fetch", {"location": location, "purpose": purpose, "max_bytes": 100})
+        agent.send("fetch", {"location": location, "purpose": purpose, "seconds": 60, "max_bytes": 100})
         answers.append(agent.take())
 
     with pytest.raises(EnclaveFailed):
@@ -287,7 +289,7 @@ def test_fetched_content_is_capped() -> None:
 
     def script(agent: Agent) -> None:
         agent.begin()
-        agent.send("fetch", {"location": "/ipfs/app", "purpose": "app", "max_bytes": 10})
+        agent.send("fetch", {"location": "/ipfs/app", "purpose": "app", "seconds": 60, "max_bytes": 10})
         while not answers or answers[-1].kind == "chunk":
             answers.append(agent.take())
 

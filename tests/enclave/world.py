@@ -23,7 +23,7 @@ from cloister.attestation.verifiers.simulated import build_platform_certificate,
 from cloister.attestation.verify import appraise, simulated_collateral
 from cloister.enclave.attesters.simulated import build_platform
 from cloister.enclave.measurement import measure_agent
-from cloister.errors import NotFound
+from cloister.errors import CloisterError, NotFound
 from cloister.iapp.bundle import BuiltBundle, build_bundle
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
@@ -90,6 +90,8 @@ class World:
     requests: list[SessionRequest] = field(default_factory=list)
     tamper: Callable[[SessionAnswer, SessionRequest], SessionAnswer] = lambda answer, _: answer
     outcome: RelayOutcome | None = None
+    refusals: dict[str, CloisterError] = field(default_factory=dict)
+    fetched: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     nonce_value: Bytes32 = field(default_factory=lambda: Bytes32.from_raw(os.urandom(32)))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
@@ -125,7 +127,12 @@ class World:
         proof = self.sms.sign_message(release_digest(request.context(), sealed))
         return SessionAnswer(sealed, self.sms.sign_message(message), self.sms.address, proof)
 
-    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
+    def fetch(
+        self, location: str, purpose: str, max_bytes: int, *, seconds: float, ahead: tuple[str, ...]
+    ) -> Iterator[bytes]:
+        self.fetched.append((location, ahead))
+        if location in self.refusals:
+            raise self.refusals[location]
         if location not in self.content:
             raise NotFound(f"no {purpose} at {location}")
         data = self.content[location]
@@ -151,6 +158,7 @@ class World:
             dataset_location=DATASET_LOCATION if self.release.dataset else None,
             input_files=params_files,
             deadline=int(time.time()) + 60,
+            bulk=self.release.bulk is not None,
         )
 
     def run(self, runtime: Runtime, process: EnclaveProcess | None = None) -> RelayOutcome:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloister.attestation.cbor import Tagged, build_cbor
+from cloister.attestation.cbor import Tagged, Value, build_cbor
 from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.errors import TooLarge
@@ -44,12 +44,25 @@ class DatasetUse:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkUse:
+    """One item of a bulk slice: the address (20 bytes) that the slice names, what was released of it (None when the SMS
+    refused it), and the SHA-256 of the opened data in /iexec_in. Without the latter ``cause`` names why there is none.
+    """
+
+    address: bytes
+    released: DatasetUse | None
+    sha256: bytes | None
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiptClaims:
     """What the enclave states. ``binding`` is what its evidence commits to. Byte strings are raw, times unix seconds.
 
     ``result_digest`` is the digest on chain; ``output_digest`` is the SHA-256 over name and SHA-256 of every output
     file.
-    ``cause`` names why an iApp failed; None when it did not.
+    ``cause`` names why an iApp failed; None when it did not. ``bulk`` holds the items of the task's slice in its order,
+    None for a task that is not of a bulk request; then ``dataset`` may be one.
     """
 
     binding: ReportBinding
@@ -67,6 +80,7 @@ class ReceiptClaims:
     finished_at: int
     evidence: Evidence
     cause: str | None = None
+    bulk: tuple[BulkUse, ...] | None = None
 
     @property
     def simulated(self) -> bool:
@@ -95,7 +109,9 @@ def signed_bytes(payload: bytes) -> bytes:
 
 def build_claims(claims: ReceiptClaims) -> bytes:
     """The payload: the claims as deterministic CBOR."""
-    binding, dataset = claims.binding, claims.dataset
+    binding = claims.binding
+    # Only a bulk receipt has the claim, so that all others are the bytes that they have always been.
+    bulk: dict[Value, Value] = {} if claims.bulk is None else {"bulk": [_build_item(item) for item in claims.bulk]}
     return build_cbor(
         {
             IAT: claims.finished_at,
@@ -114,9 +130,7 @@ def build_claims(claims: ReceiptClaims) -> bytes:
             "worker": claims.worker,
             "requester": claims.requester,
             "app": claims.app,
-            "dataset": None
-            if dataset is None
-            else [dataset.address, dataset.checksum, dataset.order_hash, dataset.policy_hash],
+            "dataset": _build_use(claims.dataset),
             "inputs": [[item.name, item.sha256] for item in claims.inputs],
             "result": claims.result_digest,
             "output": claims.output_digest,
@@ -125,5 +139,14 @@ def build_claims(claims: ReceiptClaims) -> bytes:
             "report_data": build_report_data(binding),
             "simulated": claims.simulated,
             "cause": claims.cause,
+            **bulk,
         }
     )
+
+
+def _build_use(use: DatasetUse | None) -> list[Value] | None:
+    return None if use is None else [use.address, use.checksum, use.order_hash, use.policy_hash]
+
+
+def _build_item(item: BulkUse) -> list[Value]:
+    return [item.address, _build_use(item.released), item.sha256, item.cause]

@@ -25,6 +25,7 @@ from cloister.attestation.issuance import (
     NONCE,
     PROFILE,
     PROTECTED,
+    BulkUse,
     DatasetUse,
     InputDigest,
     ReceiptClaims,
@@ -38,8 +39,11 @@ from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, Collateral
 from cloister.errors import CloisterError, DecodeError, LocalError, TooLarge, VerificationError
 
 MAX_INPUTS = 1000
+MAX_BULK = 100
+MAX_CAUSE = 256
 
 __all__ = [
+    "BulkUse",
     "DatasetUse",
     "InputDigest",
     "Receipt",
@@ -200,7 +204,7 @@ _LABELS = frozenset(
 
 def _parse_claims(payload: bytes) -> ReceiptClaims:
     value = parse_cbor(payload)
-    if not isinstance(value, dict) or set(value) != _LABELS:
+    if not isinstance(value, dict) or set(value) - {"bulk"} != _LABELS:
         raise DecodeError("the receipt does not have exactly the claims of its profile", code="receipt-malformed")
     if value[EAT_PROFILE] != PROFILE:
         raise DecodeError("the receipt has another profile", code="receipt-malformed")
@@ -243,6 +247,7 @@ def _read_claims(claims: _Claims) -> ReceiptClaims:
         finished_at=claims.number(IAT),
         evidence=claims.evidence(),
         cause=claims.cause(),
+        bulk=claims.bulk(),
     )
 
 
@@ -269,18 +274,16 @@ class _Claims:
                 raise _refusal("cnf")
 
     def dataset(self) -> DatasetUse | None:
-        match self._values["dataset"]:
-            case None:
-                return None
-            case [bytes(address), bytes(checksum), order_hash, policy_hash]:
-                return DatasetUse(
-                    _bytes(address, 20, "dataset"),
-                    _bytes(checksum, 32, "dataset"),
-                    None if order_hash is None else _bytes(order_hash, 32, "dataset"),
-                    None if policy_hash is None else _bytes(policy_hash, 32, "dataset"),
-                )
-            case _:
-                raise _refusal("dataset")
+        return _read_use(self._values["dataset"], "dataset")
+
+    def bulk(self) -> tuple[BulkUse, ...] | None:
+        if "bulk" not in self._values:
+            return None
+        value = self._values["bulk"]
+        # A task is for one dataset or for a slice; a receipt that says both was not written by an enclave of ours.
+        if not isinstance(value, list) or len(value) > MAX_BULK or self._values["dataset"] is not None:
+            raise _refusal("bulk")
+        return tuple(_read_item(item) for item in value)
 
     def inputs(self) -> tuple[InputDigest, ...]:
         value = self._values["inputs"]
@@ -303,10 +306,47 @@ class _Claims:
                 raise _refusal("evidence")
 
     def cause(self) -> str | None:
-        value = self._values["cause"]
-        if value is None or (isinstance(value, str) and 0 < len(value) <= 128):
-            return value
-        raise _refusal("cause")
+        return _read_cause(self._values["cause"], "cause")
+
+
+def _read_cause(value: Value, label: str) -> str | None:
+    if value is None or (isinstance(value, str) and 0 < len(value) <= MAX_CAUSE):
+        return value
+    raise _refusal(label)
+
+
+def _read_use(value: Value, label: str) -> DatasetUse | None:
+    match value:
+        case None:
+            return None
+        case [bytes(address), bytes(checksum), order_hash, policy_hash]:
+            return DatasetUse(
+                _bytes(address, 20, label),
+                _bytes(checksum, 32, label),
+                None if order_hash is None else _bytes(order_hash, 32, label),
+                None if policy_hash is None else _bytes(policy_hash, 32, label),
+            )
+        case _:
+            raise _refusal(label)
+
+
+def _read_item(value: Value) -> BulkUse:
+    match value:
+        case [bytes(address), use, digest, cause]:
+            item = BulkUse(
+                _bytes(address, 20, "bulk"),
+                _read_use(use, "bulk"),
+                None if digest is None else _bytes(digest, 32, "bulk"),
+                _read_cause(cause, "bulk"),
+            )
+        case _:
+            raise _refusal("bulk")
+    opened = item.sha256 is not None
+    if opened == (item.cause is not None) or (opened and item.released is None):
+        raise _refusal("bulk")
+    if item.released is not None and item.released.address != item.address:
+        raise _refusal("bulk")
+    return item
 
 
 def _bytes(value: Value, size: int | None, label: str | int) -> bytes:

@@ -17,6 +17,7 @@ from cloister.errors import DecodeError, UnavailableError, quoted
 from cloister.protocol.authentication import NONCE_LENGTH, audience, sign_request
 from cloister.protocol.authorization import SCHEDULER_CHALLENGE, build_challenge_header, challenge_digest
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_hex, to_hex
+from cloister.protocol.sessions import FINAL_REFUSALS
 from cloister.transport import Http
 
 if TYPE_CHECKING:
@@ -91,6 +92,12 @@ SUCCESSES = frozenset(
 
 WORKER_STOPPED = "WORKER_STOPPED"
 """Cause of an outcome that gives a lease back because its worker was told to stop."""
+APP_UNREACHABLE = "app-unreachable"
+"""Refusal of a worker: the app's location is no content id and no public web address."""
+APP_REFUSED = "app-refused"
+"""Refusal of a worker: the app's content is not a bundle, or not the one of its checksum."""
+FINAL_CODES = FINAL_REFUSALS | {APP_UNREACHABLE, APP_REFUSED}
+"""Codes of refusals that every other try of a task would meet too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,8 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a lease ended, in the worker's words. ``results`` is what ``finalize`` will carry; ``results_callback``
-    likewise. ``exit_code`` is the app's, where the enclave lets it be known.
+    likewise. ``exit_code`` is the app's, where the enclave lets it be known. ``refusal`` is the code with which the SMS or
+    the worker's own rules refused the task; one of ``FINAL_CODES`` says that no other try would fare better.
     """
 
     status: ReplicateStatus
@@ -154,13 +162,14 @@ class Outcome:
     results: str | None = None
     results_callback: bytes = b""
     exit_code: int | None = None
+    refusal: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The wire form: absent values are left out."""
         body: dict[str, Any] = {"status": str(self.status)}
         if self.exit_code is not None:
             body["exit_code"] = self.exit_code
-        for name in ("cause", "message", "transaction", "result_digest", "results"):
+        for name in ("cause", "message", "transaction", "result_digest", "results", "refusal"):
             value = getattr(self, name)
             if value is not None:
                 body[name] = str(value)

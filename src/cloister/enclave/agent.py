@@ -14,21 +14,15 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from cloister.attestation.issuance import DatasetUse, InputDigest, ReceiptClaims, build_receipt
+from cloister.attestation.issuance import InputDigest, ReceiptClaims, build_receipt
 from cloister.enclave.attesters.attester import Attester
 from cloister.enclave.attesters.simulated import load_attester
-from cloister.enclave.bundle import LIBRARY_TARGET, SOURCE_TARGET, Bundle
+from cloister.enclave.bulk import BULK_NAME, WIDTH, BulkOutcome, build_report, dataset_use, fetch_slice
+from cloister.enclave.bundle import SOURCE_TARGET, Bundle
 from cloister.enclave.causes import AppError, Cause, TaskError
-from cloister.enclave.environment import (
-    INPUT_DIRECTORY,
-    SUPPORT_TARGET,
-    build_command,
-    build_environment,
-    dataset_file_name,
-)
+from cloister.enclave.environment import INPUT_DIRECTORY, build_command, build_environment, dataset_file_name
 from cloister.enclave.filesystem import Mount
 from cloister.enclave.hardening import harden
 from cloister.enclave.host import CHANNEL_VERSION, CHUNK, HostChannel
@@ -43,12 +37,14 @@ from cloister.enclave.outputs import (
     write_archive,
     write_sealed,
 )
+from cloister.enclave.runtimes import SUPPORT_TARGET, find_interpreter
 from cloister.enclave.sandbox import Limits, SandboxRun, SandboxSpec, run_sandboxed
 from cloister.enclave.session import EnclaveKeys, Session, TaskHint, open_session, parse_task_hint
+from cloister.enclave.streams import Streams
 from cloister.errors import CloisterError, UnavailableError
 from cloister.protocol.codec import canonical_json, to_hex
 from cloister.protocol.params import RequestParams, parse_params
-from cloister.protocol.releases import Release, ResultFormat
+from cloister.protocol.releases import Release
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 
 MAX_RESULT = 50 << 20
@@ -94,20 +90,19 @@ def _run_task(host: HostChannel, hint: TaskHint, keys: EnclaveKeys, attester: At
     keys.hpke.wipe()
     release = session.release
     params = parse_params(release.params, allow_unknown=True)
-    _check_bulk(params)
+    _check_bulk(release, params)
     inputs = _Inputs(host, release, params, work / "iexec_in")
-    digests = inputs.fetch()
-    host.send("report", {"status": "DATA_DOWNLOADED"})
     with _Ending() as ending:
-        logs, outputs = _compute(bundle, release, params, inputs.directory, ending)
+        streams, outputs = _compute(host, bundle, release, params, inputs, ending)
         host.send("report", {"status": "COMPUTED", **({} if outputs.cause is None else {"app_cause": outputs.cause})})
-        _give_logs(host, release, logs)
-        _give_result(host, session, keys, digests, outputs, logs, work)
+        _give_logs(host, release, streams)
+        _give_result(host, session, keys, inputs, outputs, streams, work)
 
 
-def _check_bulk(params: RequestParams) -> None:
-    if params.bulk_cid is not None:
-        raise TaskError(Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE, "this enclave does not run bulk slices")
+def _check_bulk(release: Release, params: RequestParams) -> None:
+    if (release.bulk is None) != (params.bulk_cid is None):
+        # The receipt would say of a slice what its requester did not ask, or the other way round.
+        raise TaskError(Cause.TEE_SESSION_GENERATION_FAILED, "the release and the request differ in being of bulk")
 
 
 class _Inputs:
@@ -116,20 +111,37 @@ class _Inputs:
     def __init__(self, host: HostChannel, release: Release, params: RequestParams, directory: Path) -> None:
         self._host = host
         self._release = release
-        self._params = params
+        self._urls = tuple(dict.fromkeys(params.iexec_input_files))  # the same URL twice is one file
         self.directory = directory
+        self.digests: dict[str, InputDigest] = {}
+        """What lies there, by name."""
+        self.bulk: tuple[BulkOutcome, ...] | None = None
 
-    def fetch(self) -> tuple[InputDigest, ...]:
-        """Fetch, check and open all inputs; answers with their hashes."""
+    def fetch(self) -> None:
+        """Fetch, check and open all inputs.
+
+        Raises:
+            AppError: the requester named an input file that is not to be had. TaskError: another failure.
+        """
         self.directory.mkdir(mode=0o755)
-        return tuple(self._fetched())
-
-    def _fetched(self) -> Iterator[InputDigest]:
-        dataset = self._release.dataset
+        dataset, items = self._release.dataset, self._release.bulk
         if dataset is not None:
-            yield fetch_dataset(self._host, dataset, self.directory, dataset_file_name(self._release))
-        for url in dict.fromkeys(self._params.iexec_input_files):
-            yield fetch_input_file(self._host, url, self.directory)
+            name = dataset_file_name(self._release)
+            self._add(fetch_dataset(self._host, dataset, self.directory, name, seconds=self._seconds_left()))
+        if items is not None:
+            self.bulk = fetch_slice(self._host, items, self.directory, seconds_left=self._seconds_left)
+            for outcome in self.bulk:
+                self._add(outcome.digest)
+        for position, url in enumerate(self._urls):
+            ahead = self._urls[position + 1 : position + WIDTH]
+            self._add(fetch_input_file(self._host, url, self.directory, ahead=ahead))
+
+    def _add(self, digest: InputDigest | None) -> None:
+        if digest is not None:
+            self.digests[digest.name] = digest
+
+    def _seconds_left(self) -> float:
+        return max(1.0, self._release.deadline - time.time())
 
 
 class _Ending:
@@ -146,63 +158,36 @@ class _Ending:
             os.close(self.handle)
 
 
-class _Logs:
-    """What the iApp printed, and who may read it."""
-
-    def __init__(self, stdout: str = "", stderr: str = "") -> None:
-        self.stdout = stdout
-        self.stderr = stderr
-
-    def for_requester(self, release: Release) -> dict[str, bytes]:
-        """Files for the result, where they may be in it.
-
-        What an iApp prints may hold what it was given. That is not the requester's to read when it was another's, nor
-        the world's when the result is not sealed.
-        """
-        foreign = release.dataset is not None or release.app_secret is not None
-        public = release.result_format is ResultFormat.PLAIN and bool(release.requester_secrets)
-        if foreign or public:
-            return {}
-        return {"stdout.txt": self.stdout.encode(errors="replace"), "stderr.txt": self.stderr.encode(errors="replace")}
-
-    def for_host(self, release: Release) -> dict[str, str] | None:
-        """What host and scheduler may read: all of it when no party keeps anything secret in this task, else
-        nothing.
-        """
-        secret = release.dataset is not None or release.app_secret is not None or bool(release.requester_secrets)
-        if secret or release.result_format is not ResultFormat.PLAIN:
-            return None
-        return {"stdout": self.stdout, "stderr": self.stderr}
-
-
 def _compute(
-    bundle: Bundle, release: Release, params: RequestParams, inputs: Path, ending: _Ending
-) -> tuple[_Logs, Outputs]:
-    """Run the iApp. Its failure is a result too."""
-    logs = _Logs()
+    host: HostChannel, bundle: Bundle, release: Release, params: RequestParams, inputs: _Inputs, ending: _Ending
+) -> tuple[Streams, Outputs]:
+    """Fetch the inputs and run the iApp. Its failure is a result too."""
+    streams = Streams()
     try:
-        _check_runtime(bundle)
-        run = run_sandboxed(_build_spec(bundle, release, params, inputs))
+        _check_storage(params)
+        inputs.fetch()
+        host.send("report", {"status": "DATA_DOWNLOADED"})
+        run = run_sandboxed(_build_spec(bundle, release, params, inputs.directory))
         ending.handle = run.output
-        logs = _Logs(run.stdout, run.stderr)
+        streams = Streams(run.stdout, run.stderr, run.exit_code)
         _check_run(run)
         limit = MAX_RESULT if release.max_result_bytes is None else release.max_result_bytes
-        return logs, collect_outputs(run.output, release, max_bytes=limit, max_files=MAX_FILES)
+        own = frozenset() if release.bulk is None else frozenset({BULK_NAME})
+        return streams, collect_outputs(run.output, release, max_bytes=limit, max_files=MAX_FILES, replaced=own)
     except AppError as error:
-        return logs, build_error_outputs(error, release)
+        return streams, build_error_outputs(error, release)
+
+
+def _check_storage(params: RequestParams) -> None:
+    if params.iexec_result_storage_provider == "dropbox":
+        # A requester who asked for a place of their own must not find the result in a public one.
+        message = "results are stored in this network's own storage only"
+        raise AppError(Cause.POST_COMPUTE_DROPBOX_UPLOAD_FAILED, message)
 
 
 def _check_run(run: SandboxRun) -> None:
     if run.cause is not None:
         raise AppError(run.cause, run.message)
-
-
-def _check_runtime(bundle: Bundle) -> None:
-    here = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    if bundle.manifest.runtime not in ("python3", here):
-        raise AppError(
-            Cause.APP_RUNTIME_MISMATCH, f"the app needs {bundle.manifest.runtime} and this enclave has {here}"
-        )
 
 
 def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs: Path) -> SandboxSpec:
@@ -211,15 +196,12 @@ def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs:
     if left <= 0:
         raise TaskError(Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE, "the task's deadline is over")
     package = package_root()
-    mounts = [Mount(bundle.source, SOURCE_TARGET), Mount(inputs, INPUT_DIRECTORY)]
-    if bundle.library.is_dir():
-        mounts.append(Mount(bundle.library, LIBRARY_TARGET))
-    mounts += [Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in FILES]
-    mounts.append(Mount(package / "datasets", f"{SUPPORT_TARGET}/cloister/datasets"))
+    support = tuple(Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in (*FILES, "datasets"))
+    interpreter = find_interpreter(bundle, support)
     return SandboxSpec(
-        command=build_command(bundle.manifest.entrypoint, params),
-        environment=build_environment(release, params),
-        mounts=tuple(mounts),
+        command=build_command(interpreter, params),
+        environment=build_environment(release, params, interpreter),
+        mounts=(Mount(bundle.source, SOURCE_TARGET), Mount(inputs, INPUT_DIRECTORY), *interpreter.mounts),
         working_directory=SOURCE_TARGET,
         limits=Limits(
             memory_bytes=resources.memory_mib * _MIB,
@@ -227,28 +209,29 @@ def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs:
             seconds=min(float(resources.seconds), left),
             processes=resources.processes,
             output_files=MAX_FILES,
+            address_space=not interpreter.wide,
         ),
     )
 
 
-def _give_logs(host: HostChannel, release: Release, logs: _Logs) -> None:
-    readable = logs.for_host(release)
-    if readable is not None:
-        host.send("logs", body=canonical_json(readable))
+def _give_logs(host: HostChannel, release: Release, streams: Streams) -> None:
+    host.send("logs", body=canonical_json(streams.for_host(release)))
 
 
 def _give_result(
     host: HostChannel,
     session: Session,
     keys: EnclaveKeys,
-    inputs: tuple[InputDigest, ...],
+    inputs: _Inputs,
     outputs: Outputs,
-    logs: _Logs,
+    streams: Streams,
     work: Path,
 ) -> None:
     """Receipt, archive, seal, give, sign."""
     release = session.release
-    extra = {name: text for name, text in logs.for_requester(release).items() if name not in outputs.files}
+    extra = {name: text for name, text in streams.for_requester(release).items() if name not in outputs.files}
+    if inputs.bulk is not None:
+        extra[BULK_NAME] = build_report(inputs.bulk)
     extra[RECEIPT_NAME] = _build_receipt(session, keys, inputs, outputs)
     archive, sealed = work / "iexec_out.zip", work / "result"
     with archive.open("x+b") as file:
@@ -275,7 +258,7 @@ def _give_result(
     )
 
 
-def _build_receipt(session: Session, keys: EnclaveKeys, inputs: tuple[InputDigest, ...], outputs: Outputs) -> bytes:
+def _build_receipt(session: Session, keys: EnclaveKeys, inputs: _Inputs, outputs: Outputs) -> bytes:
     release, dataset = session.release, session.release.dataset
     claims = ReceiptClaims(
         binding=session.binding,
@@ -285,21 +268,15 @@ def _build_receipt(session: Session, keys: EnclaveKeys, inputs: tuple[InputDiges
         worker=release.worker.raw,
         requester=release.requester.raw,
         app=release.app.address.raw,
-        dataset=None
-        if dataset is None
-        else DatasetUse(
-            dataset.address.raw,
-            dataset.checksum.raw,
-            None if dataset.order_hash is None else dataset.order_hash.raw,
-            None if dataset.policy_hash is None else dataset.policy_hash.raw,
-        ),
-        inputs=inputs,
+        dataset=None if dataset is None else dataset_use(dataset),
+        inputs=tuple(inputs.digests.values()),
         result_digest=outputs.digest.raw,
         output_digest=outputs.files_digest(),
         started_at=session.opened_at,
         finished_at=max(int(time.time()), session.opened_at),
         evidence=session.evidence,
         cause=None if outputs.cause is None else outputs.cause.value,
+        bulk=None if inputs.bulk is None else tuple(outcome.claim() for outcome in inputs.bulk),
     )
     return build_receipt(claims, keys.challenge.sign_digest)
 

@@ -10,7 +10,9 @@ from cloister.errors import CloisterError
 
 
 class Cause(StrEnum):
-    """``APP_*`` and ``POST_COMPUTE_*`` are the iApp's fault and become its result; the others end the task's lease."""
+    """``APP_*`` are the iApp's fault, or its requester's, and become its result; so do the first of ``POST_COMPUTE_*``,
+    and an input file that nobody can fetch. The others end the task's lease, or an item of a bulk slice.
+    """
 
     APP_COMPUTE_FAILED = "APP_COMPUTE_FAILED"
     APP_COMPUTE_TIMEOUT = "APP_COMPUTE_TIMEOUT"
@@ -25,6 +27,7 @@ class Cause(StrEnum):
     POST_COMPUTE_COMPUTED_FILE_NOT_FOUND = "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND"
     POST_COMPUTE_RESULT_FILE_NOT_FOUND = "POST_COMPUTE_RESULT_FILE_NOT_FOUND"
     POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED = "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED"
+    POST_COMPUTE_DROPBOX_UPLOAD_FAILED = "POST_COMPUTE_DROPBOX_UPLOAD_FAILED"
     POST_COMPUTE_TOO_LONG_RESULT_FILE_NAME = "POST_COMPUTE_TOO_LONG_RESULT_FILE_NAME"
 
     POST_COMPUTE_ENCRYPTION_FAILED = "POST_COMPUTE_ENCRYPTION_FAILED"
@@ -36,6 +39,7 @@ class Cause(StrEnum):
     PRE_COMPUTE_DATASET_DOWNLOAD_FAILED = "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"
     PRE_COMPUTE_INVALID_DATASET_CHECKSUM = "PRE_COMPUTE_INVALID_DATASET_CHECKSUM"
     PRE_COMPUTE_DATASET_DECRYPTION_FAILED = "PRE_COMPUTE_DATASET_DECRYPTION_FAILED"
+    PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED = "PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED"
     PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED = "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
     PRE_COMPUTE_FAILED_UNKNOWN_ISSUE = "PRE_COMPUTE_FAILED_UNKNOWN_ISSUE"
     TEE_SESSION_GENERATION_FAILED = "TEE_SESSION_GENERATION_FAILED"
@@ -44,7 +48,7 @@ class Cause(StrEnum):
 
 
 class AppError(CloisterError):
-    """The iApp is at fault: the task completes with ``error.txt`` as its result."""
+    """The iApp or what its requester gave it is at fault: the task completes with ``error.txt`` as its result."""
 
     code = "app-failed"
 
@@ -54,10 +58,14 @@ class AppError(CloisterError):
 
 
 class TaskError(CloisterError):
-    """The platform is at fault: the host is told the cause, and the task may be leased again."""
+    """The platform is at fault: the host is told the cause, and the task may be leased again.
+
+    ``may_pass``: a part of the platform is away, and the same may work later.
+    """
 
     code = "task-failed"
 
-    def __init__(self, cause: Cause, message: str) -> None:
+    def __init__(self, cause: Cause, message: str, *, may_pass: bool = False) -> None:
         super().__init__(message)
         self.cause = cause
+        self.may_pass = may_pass

@@ -6,17 +6,13 @@ import hashlib
 import shlex
 import sys
 
-from cloister.enclave.bundle import LIBRARY_TARGET, SOURCE_TARGET
+from cloister.enclave.runtimes import Interpreter
 from cloister.protocol.codec import ZERO_ADDRESS
 from cloister.protocol.params import RequestParams
 from cloister.protocol.releases import Release
 
 INPUT_DIRECTORY = "/iexec_in"
 OUTPUT_DIRECTORY = "/iexec_out"
-SUPPORT_TARGET = "/opt/cloister"
-"""Where the sandbox shows the part of this package that an iApp may import: ``cloister.datasets`` and
-``cloister.errors``.
-"""
 
 
 def input_file_name(url: str) -> str:
@@ -31,7 +27,7 @@ def dataset_file_name(release: Release) -> str:
     return str(ZERO_ADDRESS if release.dataset is None else release.dataset.address).lower()
 
 
-def build_environment(release: Release, params: RequestParams) -> dict[str, str]:
+def build_environment(release: Release, params: RequestParams, interpreter: Interpreter) -> dict[str, str]:
     """The whole environment of the iApp. It holds the secrets that are meant for it and nothing of the agent's."""
     dataset = dataset_file_name(release)
     environment = {
@@ -40,11 +36,7 @@ def build_environment(release: Release, params: RequestParams) -> dict[str, str]
         "TMPDIR": "/tmp",  # noqa: S108
         "LANG": "C.UTF-8",
         "TZ": "UTC",
-        "PYTHONPATH": f"{LIBRARY_TARGET}:{SUPPORT_TARGET}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONHASHSEED": "0",
+        **interpreter.environment,
         "IEXEC_TASK_ID": str(release.task_id),
         "IEXEC_DEAL_ID": str(release.deal_id),
         "IEXEC_TASK_INDEX": str(release.index),
@@ -60,7 +52,17 @@ def build_environment(release: Release, params: RequestParams) -> dict[str, str]
     }
     for number, url in enumerate(params.iexec_input_files, start=1):
         environment[f"IEXEC_INPUT_FILE_NAME_{number}"] = input_file_name(url)
-    return environment | _secrets(release)
+    return environment | _slice(release) | _secrets(release)
+
+
+def _slice(release: Release) -> dict[str, str]:
+    """The items of a bulk slice, those too of which there is no file."""
+    if release.bulk is None:
+        return {}
+    names = {
+        f"IEXEC_DATASET_{number}_FILENAME": item.address.lower() for number, item in enumerate(release.bulk, start=1)
+    }
+    return {"IEXEC_BULK_SLICE_SIZE": str(len(release.bulk)), **names}
 
 
 def _secrets(release: Release) -> dict[str, str]:
@@ -71,9 +73,9 @@ def _secrets(release: Release) -> dict[str, str]:
     return {name: text for name, text in secrets.items() if "\0" not in text}
 
 
-def build_command(entrypoint: str, params: RequestParams) -> tuple[str, ...]:
-    """The command line: the runtime, the entry point, and ``iexec_args`` cut as a shell would."""
-    return (f"{sys.base_prefix}/bin/python3", "-s", "-B", f"{SOURCE_TARGET}/{entrypoint}", *split_arguments(params))
+def build_command(interpreter: Interpreter, params: RequestParams) -> tuple[str, ...]:
+    """The command line: the runtime with the entry point, and ``iexec_args`` cut as a shell would."""
+    return (*interpreter.command, *split_arguments(params))
 
 
 def split_arguments(params: RequestParams) -> list[str]:

@@ -14,6 +14,8 @@ SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 SHARED_MEMORY_BYTES = 64 << 20
 OUTPUT = "/iexec_out"
+NODE_PREFIX = "/opt/node"
+"""Where an operator's own Node is shown; one that is installed in ``/usr`` is seen there."""
 SCRATCH = "/tmp"  # noqa: S108  # the sandbox's own, empty and private
 
 
@@ -26,7 +28,7 @@ class Mount:
 
 
 def system_arguments() -> list[str]:
-    """Bind the system's libraries and the Python runtime, read-only."""
+    """Bind the system's libraries and the runtimes, read-only."""
     arguments = ["--ro-bind", "/usr", "/usr"]
     for link in SYSTEM_LINKS:
         path = Path(link)
@@ -40,14 +42,17 @@ def system_arguments() -> list[str]:
     prefix = Path(sys.base_prefix)
     if not prefix.is_relative_to("/usr"):
         arguments += ["--ro-bind", str(prefix), str(prefix)]
+    if Path(NODE_PREFIX).is_dir():
+        arguments += ["--ro-bind", NODE_PREFIX, NODE_PREFIX]
     return arguments
 
 
 def masked_directories() -> list[str]:
-    """Packages that the host happens to have beside the runtime: not measured, so an iApp must not see them."""
+    """Packages that the host happens to have beside the runtimes: not measured, so an iApp must not see them."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     names = {f"{sys.base_prefix}/lib/{version}/site-packages", "/usr/lib/python3/dist-packages"}
     names |= {f"/usr/local/lib/{version}/dist-packages", f"/usr/local/lib/{version}/site-packages"}
+    names |= {f"{prefix}/lib/node_modules" for prefix in ("/usr", "/usr/local", NODE_PREFIX)}
     return sorted(name for name in names if Path(name).is_dir())
 
 

@@ -7,25 +7,28 @@ The host is not trusted. It can refuse, stall or lie; every answer is capped and
 | ``ready {version, measurement}`` | ``platform {platform}`` + what the attester needs, then ``task {...}`` |
 | ``nonce {task_id}`` | ``nonce {nonce, expires_at}`` |
 | ``session {}`` + request | ``session {}`` + answer |
-| ``fetch {location, purpose, max_bytes}`` | ``chunk {}`` + bytes, ..., ``end {}`` |
+| ``fetch {location, purpose, max_bytes, seconds}`` + JSON | ``chunk {}`` + bytes, ..., ``end {}`` |
 | ``report {status}`` or ``report {cause, message}`` | |
 | ``logs {}`` + JSON | |
 | ``result {size, sha256}``, ``chunk {}`` + bytes, ..., ``end {}`` | |
 | ``done {...}`` | |
 
-Any question may be answered with ``error {cause, message}``.
+Any question may be answered with ``error {cause, message}``. The JSON of a ``fetch`` lists the locations that will be
+asked for next, so that the host can begin with them.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from cloister.enclave.causes import Cause, TaskError
 from cloister.errors import CloisterError, DecodeError, TooLarge, UnavailableError, quoted
 from cloister.protocol.channel import Frame, FrameParser, build_frame
+from cloister.protocol.codec import canonical_json
 
 CHANNEL_VERSION = 1
 CHUNK = 1 << 20
@@ -92,25 +95,13 @@ class HostChannel:
         self.send(kind, header, body)
         return self.receive(kind)
 
-    def fetch(self, location: str, *, purpose: str, max_bytes: int, seconds: float) -> Iterator[bytes]:
-        """Have the host fetch a location; nothing of the content is proved.
-
-        Raises:
-            TooLarge: more than ``max_bytes``. UnavailableError: gone, refused, or slower than ``seconds`` in all.
-        """
-        deadline = time.monotonic() + seconds
-        self.send("fetch", {"location": location, "purpose": purpose, "max_bytes": max_bytes})
-        left = max_bytes
-        while True:
-            frame = self.receive("chunk", "end")
-            if frame.kind == "end":
-                return
-            left -= len(frame.body)
-            if left < 0:
-                raise TooLarge(f"{quoted(location)} is larger than {max_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"{quoted(location)} took longer than {seconds:g} seconds")
-            yield frame.body
+    def fetch(
+        self, location: str, *, purpose: str, max_bytes: int, seconds: float, ahead: tuple[str, ...] = ()
+    ) -> Fetched:
+        """Have the host fetch a location; nothing of the content is proved. See ``Fetched`` for what may be raised."""
+        wanted = {"location": location, "purpose": purpose, "max_bytes": max_bytes, "seconds": int(seconds)}
+        self.send("fetch", wanted, canonical_json(list(ahead)) if ahead else b"")
+        return Fetched(self, location, max_bytes, seconds)
 
     def send_stream(self, kind: str, header: Mapping[str, Any], chunks: Iterable[bytes]) -> None:
         """Give a frame, then bytes in pieces, then ``end``."""
@@ -125,3 +116,51 @@ class HostChannel:
         """Tell the host the named cause, as the agent's last word."""
         cause = error.cause if isinstance(error, TaskError) else Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE
         self.send("report", {"cause": cause.value, "message": quoted(error.message)})
+
+
+class Fetched:
+    """The bytes of one location as they come from the host.
+
+    Iterating raises: TooLarge for more than ``max_bytes``; HostRefused when the host gave up; UnavailableError when it
+    is gone, or slower than ``seconds`` in all.
+    """
+
+    def __init__(self, host: HostChannel, location: str, max_bytes: int, seconds: float) -> None:
+        self._host = host
+        self._location = location
+        self._max_bytes = max_bytes
+        self._left = max_bytes
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._ended = False
+
+    def __iter__(self) -> Fetched:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._ended:
+            raise StopIteration
+        try:
+            frame = self._host.receive("chunk", "end")
+        except HostRefused:
+            self._ended = True
+            raise
+        if frame.kind == "end":
+            self._ended = True
+            raise StopIteration
+        self._left -= len(frame.body)
+        if self._left < 0:
+            raise TooLarge(f"{quoted(self._location)} is larger than {self._max_bytes} bytes")
+        if time.monotonic() > self._deadline:
+            raise UnavailableError(f"{quoted(self._location)} took longer than {self._seconds:g} seconds")
+        return frame.body
+
+    def drain(self) -> None:
+        """Pass over what the host still sends, so that the next question is answered with its own answer.
+
+        Raises:
+            TooLarge, UnavailableError: the host does not end it; there is nothing more to be had on this channel.
+        """
+        with suppress(HostRefused):
+            for _ in self:
+                pass

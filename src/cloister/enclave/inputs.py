@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cloister.attestation.issuance import InputDigest
 from cloister.enclave.bundle import MAX_BUNDLE, Bundle, unpack_bundle
-from cloister.enclave.causes import Cause, TaskError
+from cloister.enclave.causes import AppError, Cause, TaskError
 from cloister.enclave.environment import input_file_name
-from cloister.enclave.host import HostChannel
-from cloister.errors import CloisterError, DecodeError, InputError, RemoteError, UnavailableError, VerificationError
+from cloister.enclave.host import Fetched, HostChannel, HostRefused
+from cloister.errors import CloisterError, InputError, RemoteError, UnavailableError, VerificationError
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.releases import ReleasedDataset
 from cloister.sealing.checksum import verify_checksum
@@ -22,6 +22,8 @@ MAX_INPUT_FILE = 1 << 30
 _SECONDS = 3600.0
 _INPUT_SECONDS = 600.0
 _READ = 1 << 20
+INPUT_FILE_REFUSALS = frozenset({"not-found", "too-large", "private-address", "invalid-input", "input-file-refused"})
+"""What a host answers of a file that it will not get the next time either."""
 
 
 def fetch_bundle(host: HostChannel, location: str, digest: Bytes32, staging: Path) -> Bundle:
@@ -39,45 +41,71 @@ def fetch_bundle(host: HostChannel, location: str, digest: Bytes32, staging: Pat
         raise TaskError(Cause.APP_IMAGE_REFUSED, error.message) from error
 
 
-def fetch_dataset(host: HostChannel, dataset: ReleasedDataset, directory: Path, name: str) -> InputDigest:
+def fetch_dataset(
+    host: HostChannel,
+    dataset: ReleasedDataset,
+    directory: Path,
+    name: str,
+    *,
+    seconds: float = _SECONDS,
+    ahead: tuple[str, ...] = (),
+) -> InputDigest:
     """Fetch, check and open protected data into ``directory/name``.
 
-    Content in iExec's format proves nothing by itself, so all of the ciphertext is checked first; to tell a padding
-    fault from a checksum fault would make the host an oracle. Native content is proved segment by segment and opened
-    as it comes, and its checksum is settled before anyone uses it.
+    Content in iExec's format proves nothing by itself, so all of the ciphertext is checked before any is opened. Native
+    content is proved segment by segment and opened as it comes, and its checksum is settled before anyone uses it. Of
+    data that fails nothing is left in ``directory``, and the channel is ready for the next question.
 
     Raises:
-        TaskError: with the named cause.
+        TaskError: with the named cause. Where the ciphertext is the published one and still does not open, that is
+        ``PRE_COMPUTE_DATASET_DECRYPTION_FAILED``: a host cannot choose such a ciphertext, so this tells it nothing.
     """
-    path = directory / name
     key = parse_key(dataset)
-    fetched = host.fetch(dataset.multiaddr, purpose="dataset", max_bytes=MAX_DATASET, seconds=_SECONDS)
-    checked = verify_checksum(fetched, dataset.checksum.raw, max_size=MAX_DATASET)
-    sealed = directory.parent / "dataset.sealed"
+    fetched = host.fetch(dataset.multiaddr, purpose="dataset", max_bytes=MAX_DATASET, seconds=seconds, ahead=ahead)
+    path, sealed = directory / name, directory.parent / "dataset.sealed"
     try:
-        if key.format is ContentFormat.AES256_GCM_HKDF_1MB:
-            digest = _write(path, open_content(key, checked))
-            # Whatever follows the last segment belongs to the checksum too.
-            for _ in checked:
-                pass
-        else:
-            _write(sealed, (bytes(chunk) for chunk in checked))
-            with sealed.open("rb") as file:
-                digest = _write(path, open_content(key, iter(lambda: file.read(_READ), b"")))
-    except UnavailableError as error:
-        raise TaskError(Cause.PRE_COMPUTE_DATASET_DOWNLOAD_FAILED, error.message) from error
-    except DecodeError as error:
-        raise TaskError(Cause.PRE_COMPUTE_DATASET_DOWNLOAD_FAILED, error.message) from error
-    except VerificationError as error:
-        raise TaskError(
-            Cause.PRE_COMPUTE_INVALID_DATASET_CHECKSUM, "the protected data is not what its checksum and key say"
-        ) from error
-    except OSError as error:
-        raise TaskError(Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE, "the enclave has no room for the data") from error
+        digest = _open(fetched, key, dataset, path, sealed)
+    except (CloisterError, OSError) as error:
+        path.unlink(missing_ok=True)
+        fetched.drain()
+        raise _dataset_error(error) from error
     finally:
         sealed.unlink(missing_ok=True)
         key.wipe()
     return InputDigest(name, digest)
+
+
+def _open(fetched: Fetched, key: ContentKey, dataset: ReleasedDataset, path: Path, sealed: Path) -> bytes:
+    """Write the plaintext to ``path``; answers with its SHA-256."""
+    checked = verify_checksum(fetched, dataset.checksum.raw, max_size=MAX_DATASET)
+    if key.format is not ContentFormat.AES256_GCM_HKDF_1MB:
+        _write(sealed, (bytes(chunk) for chunk in checked))
+        with sealed.open("rb") as file:
+            return _write(path, open_content(key, iter(lambda: file.read(_READ), b"")))
+    try:
+        return _write(path, open_content(key, checked))
+    finally:
+        # Whatever follows the last segment belongs to the checksum too; and a wrong checksum is the better reason.
+        for _ in checked:
+            pass
+
+
+def _dataset_error(error: CloisterError | OSError) -> TaskError:
+    match error:
+        case OSError():
+            return TaskError(Cause.PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED, "the enclave has no room for the data")
+        case VerificationError(code="checksum-mismatch"):
+            return TaskError(
+                Cause.PRE_COMPUTE_INVALID_DATASET_CHECKSUM, "the protected data is not what its checksum says"
+            )
+        case VerificationError() | InputError():
+            return TaskError(
+                Cause.PRE_COMPUTE_DATASET_DECRYPTION_FAILED, "the protected data does not open with its key"
+            )
+        case HostRefused(code=UnavailableError.code):
+            return TaskError(Cause.PRE_COMPUTE_DATASET_DOWNLOAD_FAILED, error.message, may_pass=True)
+        case _:
+            return TaskError(Cause.PRE_COMPUTE_DATASET_DOWNLOAD_FAILED, error.message)
 
 
 def parse_key(dataset: ReleasedDataset) -> ContentKey:
@@ -94,23 +122,28 @@ def parse_key(dataset: ReleasedDataset) -> ContentKey:
         ) from error
 
 
-def fetch_input_file(host: HostChannel, url: str, directory: Path) -> InputDigest:
+def fetch_input_file(
+    host: HostChannel, url: str, directory: Path, *, seconds: float = _INPUT_SECONDS, ahead: tuple[str, ...] = ()
+) -> InputDigest:
     """Fetch a public input file into ``directory``. Nothing proves its content; the receipt holds its hash.
 
     Raises:
-        TaskError: it cannot be had.
+        AppError: there is no such file for anyone: the requester named one that is missing, too large or not public.
+        TaskError: it did not come this time.
     """
     name = input_file_name(url)
-    path = directory / name
-    if path.exists():
-        # The same URL twice is one file.
-        return InputDigest(name, _hash(path))
+    fetched = host.fetch(url, purpose="input", max_bytes=MAX_INPUT_FILE, seconds=seconds, ahead=ahead)
+    cause = Cause.PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED
     try:
-        digest = _write(path, host.fetch(url, purpose="input", max_bytes=MAX_INPUT_FILE, seconds=_INPUT_SECONDS))
-    except (RemoteError, UnavailableError, OSError) as error:
-        message = error.message if isinstance(error, CloisterError) else "the enclave has no room for an input file"
-        raise TaskError(Cause.PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED, message) from error
-    return InputDigest(name, digest)
+        return InputDigest(name, _write(directory / name, fetched))
+    except HostRefused as error:
+        if error.code in INPUT_FILE_REFUSALS:
+            raise AppError(cause, error.message) from error
+        raise TaskError(cause, error.message) from error
+    except (RemoteError, UnavailableError) as error:
+        raise TaskError(cause, error.message) from error
+    except OSError as error:
+        raise TaskError(cause, "the enclave has no room for an input file") from error
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> bytes:
@@ -122,8 +155,3 @@ def _write(path: Path, chunks: Iterable[bytes]) -> bytes:
             file.write(chunk)
     path.chmod(0o444)
     return digest.digest()
-
-
-def _hash(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

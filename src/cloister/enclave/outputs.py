@@ -71,8 +71,11 @@ class Outputs:
         return digest.digest()
 
 
-def collect_outputs(handle: int, release: Release, *, max_bytes: int, max_files: int) -> Outputs:
-    """Check and hash all that lies under the directory ``handle``.
+def collect_outputs(
+    handle: int, release: Release, *, max_bytes: int, max_files: int, replaced: frozenset[str] = frozenset()
+) -> Outputs:
+    """Check and hash all that lies under the directory ``handle``. Files whose names are in ``replaced`` are left out:
+    the enclave writes its own.
 
     Raises:
         AppError: links, devices, odd names, too much of anything, or no usable ``computed.json``.
@@ -85,7 +88,8 @@ def collect_outputs(handle: int, release: Release, *, max_bytes: int, max_files:
             raise AppError(Cause.APP_OUTPUT_SIZE_EXCEEDED, f"the result is larger than {max_bytes} bytes")
         if name == RECEIPT_NAME:
             raise AppError(Cause.APP_OUTPUT_NAME_REFUSED, f"{RECEIPT_NAME} is the enclave's own name")
-        files[name] = _hashed(name, size, _opener(handle, name))
+        if name not in replaced:
+            files[name] = _hashed(name, size, _opener(handle, name))
     path, callback = _read_computed(files)
     if not release.callback.is_zero:
         if callback is None:
@@ -98,7 +102,8 @@ def build_error_outputs(error: AppError, release: Release) -> Outputs:
     """The result of an iApp that failed: ``error.txt`` with the named cause, so that the task completes (reference
     6.1).
     """
-    text = f"[IEXEC] Errors occurred while computing the task [error:COMPUTE_FAILED, causes:[{error.cause}]]\n".encode()
+    status = "DATA_DOWNLOAD_FAILED" if error.cause.startswith("PRE_COMPUTE_") else "COMPUTE_FAILED"
+    text = f"[IEXEC] Errors occurred while computing the task [error:{status}, causes:[{error.cause}]]\n".encode()
     computed = {"deterministic-output-path": f"{OUTPUT_DIRECTORY}/{ERROR_NAME}", "error-message": quoted(error.message)}
     files = {
         ERROR_NAME: memory_file(ERROR_NAME, text),

@@ -51,7 +51,11 @@ _PIECE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that an iApp may take. Bytes and seconds; ``grace_seconds`` lie between SIGTERM and SIGKILL."""
+    """The most that an iApp may take. Bytes and seconds; ``grace_seconds`` lie between SIGTERM and SIGKILL.
+
+    ``address_space`` limits what it may reserve, as a backstop: the watchdog counts the memory that is really used.
+    V8 reserves many times that, so it runs without.
+    """
 
     memory_bytes: int
     disk_bytes: int
@@ -60,6 +64,7 @@ class Limits:
     output_files: int = 1000
     open_files: int = 1024
     grace_seconds: float = 2.0
+    address_space: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +156,10 @@ class _Rlimits:
     """Set between fork and exec, so that they hold for bubblewrap and all below it."""
 
     def __init__(self, limits: Limits) -> None:
+        wide = ((resource.RLIMIT_AS, 2 * limits.memory_bytes + (4 << 30)),) if limits.address_space else ()
         self._limits = (
+            *wide,
             (resource.RLIMIT_CORE, 0),
-            # Only a backstop against a single huge mapping: the watchdog counts memory that is really used.
-            (resource.RLIMIT_AS, 2 * limits.memory_bytes + (4 << 30)),
             (resource.RLIMIT_FSIZE, 2 * limits.disk_bytes),
             (resource.RLIMIT_NOFILE, limits.open_files),
             # Above the limit that the watchdog names, so that reaching it is seen and not only felt.
@@ -346,10 +351,15 @@ class _Supervised:
             return
         if any(_is_full(handle) for handle in (self._output, self._scratch)):
             self._blame(Cause.APP_DISK_EXCEEDED, f"the iApp filled its disk of {_mib(self._limits.disk_bytes)}")
-        elif self._tails["stderr"].text().rstrip().rpartition("\n")[2].startswith("MemoryError"):
+        elif self._says_out_of_memory():
             self._blame(Cause.APP_MEMORY_EXCEEDED, f"the iApp asked for more than {_mib(self._limits.memory_bytes)}")
         else:
             self._blame(Cause.APP_COMPUTE_FAILED, f"the iApp exited with code {exit_code}")
+
+    def _says_out_of_memory(self) -> bool:
+        """Whether it ended with Python's or V8's own words for it."""
+        said = self._tails["stderr"].text().rstrip()
+        return said.rpartition("\n")[2].startswith("MemoryError") or "JavaScript heap out of memory" in said[-8000:]
 
     def _terminate(self) -> None:
         if self._init is not None:

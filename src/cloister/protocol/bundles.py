@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Final
 
 from cloister.errors import DecodeError, InputError, quoted
@@ -19,10 +20,18 @@ LIST_CAP: Final = 64
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
-_RUNTIME: Final = re.compile(r"python3(\.[0-9]{1,2})?")
+_RUNTIME: Final = re.compile(r"python3(\.[0-9]{1,2})?|node([1-9][0-9]{0,2})?")
+_NODE_ENTRY: Final = (".js", ".mjs", ".cjs")
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = re.compile(rf"(?=[^:]{{1,253}}(:|$)){_LABEL}(\.{_LABEL})*(:[0-9]{{1,5}})?")
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class Language(StrEnum):
+    """What an iApp is written in."""
+
+    PYTHON = "python"
+    NODE = "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,8 @@ class Resources:
 class Manifest:
     """An iApp and what it may do.
 
-    ``entrypoint`` is a file of the bundle, ``network`` the hosts it may reach (none by default), ``purposes`` what its
-    author made it for.
+    ``entrypoint`` is a file of the bundle, ``runtime`` what runs it (``python3``, ``python3.N``, ``node``, ``nodeN``),
+    ``network`` the hosts it may reach (none by default), ``purposes`` what its author made it for.
 
     Raises:
         InputError: a malformed name, version, path, host or purpose, or an oversized list.
@@ -65,10 +74,17 @@ class Manifest:
         if not _VERSION.fullmatch(self.version):
             raise InputError(f"app version {quoted(self.version)} is malformed")
         if not _RUNTIME.fullmatch(self.runtime):
-            raise InputError(f"app runtime {quoted(self.runtime)} is not python3 or python3.N")
+            raise InputError(f"app runtime {quoted(self.runtime)} is not python3, python3.N, node or nodeN")
         _check_path(self.entrypoint)
+        if self.language is Language.NODE and not self.entrypoint.endswith(_NODE_ENTRY):
+            raise InputError(f"entrypoint {quoted(self.entrypoint)} of a node app is no .js, .mjs or .cjs file")
         object.__setattr__(self, "network", _normal("network", (_check_host(host) for host in self.network)))
         object.__setattr__(self, "purposes", _normal("purposes", (check_purpose(item) for item in self.purposes)))
+
+    @property
+    def language(self) -> Language:
+        """The language that the runtime is of."""
+        return Language.NODE if self.runtime.startswith("node") else Language.PYTHON
 
     def to_json(self) -> dict[str, object]:
         """Return the manifest as JSON members."""

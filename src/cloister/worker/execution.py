@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from cloister.storage.content import ContentStore
 from cloister.worker.clock import ChainClock
 from cloister.worker.enclaves import Enclaves
 from cloister.worker.fetching import ContentFetcher
+from cloister.worker.heartbeat import Heartbeat, Sign
 from cloister.worker.hosting import RESULT_FILE, HostServices, make_folder, write_durably
 from cloister.worker.journal import Entry, Journal, SealedResult, Step, advance
 from cloister.worker.patience import CalledOff, Patience
@@ -41,7 +43,6 @@ log = logging.getLogger("cloister.worker")
 LOGS_FILE = "logs.json"
 LOGS_SECONDS = 2.0
 PIECE = 1 << 20
-MAX_BEAT = 8.0
 CHAIN_POLL_CAP = 2.0
 TRANSIENT = frozenset({"ENCLAVE_DIED", "ENCLAVE_CHANNEL_BROKEN", "SANDBOX_FAILED"})
 """Causes of a failed enclave that may not be there a second time."""
@@ -68,14 +69,17 @@ class Platform:
 
 
 class TaskFailed(RemoteError):  # a name of the protocol: the task failed here
-    """The task cannot be done here. ``cause`` names why; ``status`` is the replicate's last."""
+    """The task cannot be done here. ``cause`` names why; ``status`` is the replicate's last; ``refusal`` is the SMS's code
+    when it refused the session.
+    """
 
     code = "task-failed"
 
-    def __init__(self, status: ReplicateStatus, cause: str, message: str) -> None:
+    def __init__(self, status: ReplicateStatus, cause: str, message: str, *, refusal: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.cause = cause
+        self.refusal = refusal
 
 
 class Execution:
@@ -114,18 +118,11 @@ class Execution:
 
     def run(self) -> None:
         """Go on from where the journal stands. Returns when the task is done, given back, or called off."""
-        beats_end = threading.Event()
-        beats = threading.Thread(
-            target=self._beat, args=(beats_end,), name=f"beat-{self.lease.lease_id[:8]}", daemon=True
-        )
-        beats.start()
-        try:
-            self._persist()
-        except CalledOff:
-            log.info("task %s: stopped at step %s", self.lease.task_id, self._entry.step)
-        finally:
-            beats_end.set()
-            beats.join(timeout=5)
+        with Heartbeat(self._platform.scheduler, self.lease, self._clock, sign=self._sign, abort=self._abort):
+            try:
+                self._persist()
+            except CalledOff:
+                log.info("task %s: stopped at step %s", self.lease.task_id, self._entry.step)
 
     def _persist(self) -> None:
         """Carry on through errors that may pass; what is made is given up only when its time is over."""
@@ -138,7 +135,9 @@ class Execution:
                 return
             except TaskFailed as failure:
                 log.warning("task %s: %s: %s", self.lease.task_id, failure.cause, failure.message)
-                self._end(Outcome(failure.status, cause=failure.cause, message=failure.message[:500]))
+                self._end(
+                    Outcome(failure.status, cause=failure.cause, message=failure.message[:500], refusal=failure.refusal)
+                )
                 return
             except CloisterError as error:
                 log.warning("task %s: try %s waits after: %s", self.lease.task_id, turn + 1, error.message)
@@ -207,7 +206,8 @@ class Execution:
                 if self._off.is_set():
                     raise CalledOff("the task was called off") from failure
                 if failure.cause not in TRANSIENT or turn >= self._platform.settings.platform_retries:
-                    raise TaskFailed(_failure_status(failure.cause), failure.cause, failure.message) from failure
+                    status = _failure_status(failure.cause)
+                    raise TaskFailed(status, failure.cause, failure.message, refusal=failure.refusal) from failure
                 log.warning("task %s: the enclave failed (%s); trying again", self.lease.task_id, failure.message)
             except CalledOff:
                 raise
@@ -230,11 +230,13 @@ class Execution:
             enclave_signature=outcome.enclave_signature,
             authorization=outcome.authorization,
             results_callback=outcome.results_callback,
+            cause=outcome.cause,
         )
         self._put(advance(self._entry, Step.SEALED, sealed=sealed))
 
     def _run_enclave(self) -> RelayOutcome:
         platform, lease = self._platform, self.lease
+        params = parse_params(lease.params, allow_unknown=True)
         services = HostServices(
             lease=lease,
             folder=self._folder,
@@ -255,11 +257,13 @@ class Execution:
             app_checksum=lease.app.checksum,
             deadline=lease.contribution_deadline,
             dataset_location=None if lease.dataset is None else lease.dataset.multiaddr,
-            input_files=parse_params(lease.params, allow_unknown=True).iexec_input_files,
+            input_files=params.iexec_input_files,
             max_result_bytes=platform.settings.max_result,
+            bulk=params.bulk_cid is not None,
         )
         process = platform.enclaves.take()
-        return run_relay(process, task, services, aborted=self._off.is_set, clock=self._clock.now)
+        with closing(services):
+            return run_relay(process, task, services, aborted=self._off.is_set, clock=self._clock.now)
 
     def _upload(self) -> None:
         """Store the sealed result where the requester will fetch it, before the chain says that it is there."""
@@ -418,6 +422,7 @@ class Execution:
             status=ReplicateStatus(document["status"]),
             cause=document.get("cause"),
             message=document.get("message"),
+            refusal=document.get("refusal"),
             transaction=Bytes32(document["transaction"]) if document.get("transaction") else None,
             result_digest=Bytes32(document["result_digest"]) if document.get("result_digest") else None,
             results=document.get("results"),
@@ -460,7 +465,9 @@ class Execution:
         path = self._folder / LOGS_FILE
         try:
             logs = json.loads(path.read_bytes())
-            self._platform.scheduler.give_logs(self.lease.lease_id, stdout=logs["stdout"], stderr=logs["stderr"])
+            self._platform.scheduler.give_logs(
+                self.lease.lease_id, stdout=logs["stdout"], stderr=logs["stderr"], exit_code=logs.get("exit_code")
+            )
             path.unlink()
         except FileNotFoundError:
             pass  # there were none, or they were told
@@ -471,36 +478,12 @@ class Execution:
 
     # --- life signs, time, journal ---
 
-    def _beat(self, end: threading.Event) -> None:
-        expires_at = float(self.lease.expires_at)
-        # The lease's end is of the scheduler's clock; should ours differ, we only speak more often.
-        while not end.wait(min(MAX_BEAT, max(0.5, (expires_at - time.time()) / 3))):
-            try:
-                self._clock.look()
-                if self._entry.step is Step.REPORTING:
-                    continue
-                expires_at = self._speak(expires_at)
-            except CloisterError as error:
-                log.info("task %s: no heartbeat: %s", self.lease.task_id, error.message)
-            except Exception:
-                log.exception("task %s: no heartbeat", self.lease.task_id)
-
-    def _speak(self, expires_at: float) -> float:
-        """Send one sign of life; returns until when the lease lasts."""
+    def _sign(self) -> Sign | None:
+        if self._entry.step is Step.REPORTING:
+            return None
         sealed = self._entry.sealed
-        try:
-            beat = self._platform.scheduler.beat(
-                self.lease.lease_id,
-                self._status,
-                results=self._entry.results or None,
-                results_callback=b"" if sealed is None else sealed.results_callback,
-            )
-        except (NotFound, Conflict):
-            self._abort()  # another worker has it
-            return expires_at
-        if beat.abort:
-            self._abort()
-        return float(beat.expires_at)
+        callback = b"" if sealed is None else sealed.results_callback
+        return Sign(self._status, self._entry.results or None, callback)
 
     def _abort(self) -> None:
         """What is not computed yet is not wanted; what is made goes on, because the chain decides what counts."""
@@ -538,6 +521,7 @@ class Execution:
         sealed = self._sealed()
         return Outcome(
             status=status,
+            cause=sealed.cause,
             transaction=transaction or self._entry.transaction,
             result_digest=sealed.result_digest,
             results=self._entry.results,

@@ -24,7 +24,11 @@ MAX_REDIRECTS = 3
 MAX_INPUT_FILE = 256 << 20
 _CONNECT_SECONDS = 10.0
 _SECONDS = {"app": 3600.0, "dataset": 6 * 3600.0, "input": 300.0}
+_LATER = frozenset({408, 425, 429})
+"""Statuses that say: ask again later."""
 _PREFIXES = ("/ipfs/", "/p2p/", "ipfs://")
+
+_NO_SUCH_HOST = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -49,8 +53,9 @@ class ContentFetcher:
         """Yield the content of an ``/ipfs/...`` location or an http(s) URL.
 
         Raises:
-            Denied: an address that is not public. InputError: another kind of location. NotFound. TooLarge: more than
-            ``max_bytes``. UnavailableError: it does not answer, or not in time.
+            Denied: an address that is not public, or a server that refuses. InputError: another kind of location.
+            NotFound: it is not there, or no such host is. TooLarge: more than ``max_bytes``. UnavailableError: it does
+            not answer, or not in time.
         """
         deadline = time.monotonic() + _SECONDS.get(purpose, 300.0)
         if purpose == "input":
@@ -71,18 +76,17 @@ class ContentFetcher:
                 if target:
                     url = urljoin(url, target)
                     continue
-                if response.status == 404:
-                    raise NotFound(f"{quoted(url)} is not there")
-                if response.status != 200:
-                    raise UnavailableError(f"{quoted(url)} answered {response.status}")
-                yield from response.stream(CHUNK, decode_content=False)
+                _check_status(url, response.status)
+                # read1 gives what one read of the socket gave: a peer that drips cannot hold us past the deadline.
+                while chunk := response.read1(CHUNK, decode_content=False):
+                    yield chunk
             except (HTTPError, OSError) as error:
                 raise UnavailableError(f"{quoted(url)} broke off") from error
             else:
                 return
             finally:
                 response.close()
-        raise UnavailableError(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times")
+        raise Denied(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times", code="input-file-refused")
 
     def _request(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
         parts = urlsplit(url)
@@ -112,7 +116,13 @@ class ContentFetcher:
         """Resolve ``host`` to an address that may be asked: all of its addresses must be, so a name cannot hide one."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except socket.gaierror as error:
+            if error.errno in _NO_SUCH_HOST:
+                raise NotFound(f"host {quoted(host)} is unknown") from error
+            raise UnavailableError(f"host {quoted(host)} is unknown") from error
+        except UnicodeError as error:
+            raise InputError(f"host {quoted(host)} is not a name") from error
+        except OSError as error:
             raise UnavailableError(f"host {quoted(host)} is unknown") from error
         addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found]
         for address in addresses:
@@ -128,6 +138,15 @@ class ContentFetcher:
         if any(real.version == network.version and real in network for network in self._allowed):
             return True
         return real.is_global and not real.is_multicast
+
+
+def _check_status(url: str, status: int) -> None:
+    if status in (404, 410):
+        raise NotFound(f"{quoted(url)} is not there")
+    if 400 <= status < 500 and status not in _LATER:
+        raise Denied(f"{quoted(url)} answered {status}", code="input-file-refused")
+    if status != 200:
+        raise UnavailableError(f"{quoted(url)} answered {status}")
 
 
 def _timed(chunks: Iterator[bytes], location: str, max_bytes: int, deadline: float) -> Iterator[bytes]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloister.errors import Conflict, UnavailableError
+from cloister.errors import CloisterError, Conflict, UnavailableError
 from cloister.protocol.orders import DatasetOrder, OrderKind, parse_order
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionCall, SessionRequest
 from cloister.protocol.tasks import TaskStatus
 from cloister.transport import BROKEN_OFF
-from cloister.worker.patience import Patience
+from cloister.worker.downloads import Downloads, Wanted
+from cloister.worker.patience import Patience, SharedPatience
 
 if TYPE_CHECKING:
     from cloister.chain.contracts import Hub
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from cloister.worker.fetching import ContentFetcher
 
 RESULT_FILE = "result.sealed"
+NONCE_REFUSED = "nonce-refused"
+"""The SMS's word for a nonce that it does not know, or not any more."""
+FETCH_SECONDS = 6 * 3600.0
+"""Longest that one fetch takes; the fetcher has shorter limits for each purpose, and every task has a deadline."""
 _ACTIVE_POLL = 0.03
 _ACTIVE_SECONDS = 5.0
 _BROKEN_TRIES = 3
@@ -44,6 +49,12 @@ class HostServices:
     fetcher: ContentFetcher
     patience: Callable[[], Patience]
     heard: Callable[[str], None]
+    _shared: SharedPatience = field(init=False, repr=False)
+    _downloads: Downloads = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_shared", SharedPatience(self.patience))
+        object.__setattr__(self, "_downloads", Downloads(self._fetch, self.patience().off))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
         """Get a nonce from the SMS."""
@@ -66,7 +77,28 @@ class HostServices:
             match_transaction=self.lease.match_transaction,
             dataset_order=self._dataset_order(),
         )
-        return self.patience().retry(lambda: self.sms.open_session(call))
+        return self._open_session(call)
+
+    def _open_session(self, call: SessionCall) -> SessionAnswer:
+        """Ask until the SMS answers. When it was away after it took the nonce, the nonce is used up, and the first
+        reason is the one to go by: the next enclave has a nonce of its own.
+        """
+        away: UnavailableError | None = None
+
+        def ask() -> SessionAnswer:
+            nonlocal away
+            try:
+                return self.sms.open_session(call)
+            except UnavailableError as error:
+                away = away or error
+                raise
+
+        try:
+            return self.patience().retry(ask)
+        except CloisterError as error:
+            if away is not None and error.code == NONCE_REFUSED:
+                raise away from error
+            raise
 
     def _check_active(self, patience: Patience) -> None:
         for _ in range(int(_ACTIVE_SECONDS / _ACTIVE_POLL)):
@@ -85,24 +117,43 @@ class HostServices:
         order = parse_order(OrderKind.DATASET, self.lease.dataset_order)
         return order if isinstance(order, DatasetOrder) else None
 
-    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
+    def fetch(
+        self,
+        location: str,
+        purpose: str,
+        max_bytes: int,
+        *,
+        seconds: float = FETCH_SECONDS,
+        ahead: tuple[str, ...] = (),
+    ) -> Iterator[bytes]:
         """Fetch; after an interruption go on behind the bytes that were handed over. The agent proves the whole.
 
         Storage that is away is waited for; storage that answers and breaks off at the same byte each time has damaged
         content, and a slot is too good to wait for that.
         """
+        wanted = Wanted(location, purpose, max_bytes)
+        following = tuple(Wanted(item, purpose, max_bytes) for item in ahead)
+        return self._downloads.read(wanted, seconds=min(seconds, FETCH_SECONDS), ahead=following)
+
+    def close(self) -> None:
+        """Let go of what is still on its way."""
+        self._downloads.close()
+
+    def _fetch(self, wanted: Wanted) -> Iterator[bytes]:
         passed, reached, turn, broken = 0, -1, 0, 0
-        patience = self.patience()
+        # A slice's data share it: storage that is away is away for all. Whatever stands alone has its own.
+        shared = self._shared if wanted.purpose == "dataset" else SharedPatience(self.patience)
         while True:
             try:
-                for chunk in _behind(self.fetcher.fetch(location, purpose, max_bytes), passed):
+                for chunk in _behind(self.fetcher.fetch(wanted.location, wanted.purpose, wanted.max_bytes), passed):
                     passed += len(chunk)
+                    shared.moved()
                     yield chunk
             except UnavailableError as error:
                 if passed > reached:  # it got further: that is no outage
-                    patience, reached, turn, broken = self.patience(), passed, 0, 0
+                    reached, turn, broken = passed, 0, 0
                 broken = broken + 1 if error.code == BROKEN_OFF else 0
-                if broken > _BROKEN_TRIES or not patience.pause(turn):
+                if broken > _BROKEN_TRIES or not shared.pause(turn):
                     raise
                 turn += 1
             else:

@@ -49,6 +49,8 @@ class SealedResult:
     authorization: bytes
     """Who lets this enclave's result count: the SMS's signature, or the pool owner's where the hub has no teebroker."""
     results_callback: bytes = b""
+    cause: str | None = None
+    """Why the app failed, when its error is the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +193,5 @@ def _sealed_from_json(document: dict[str, Any]) -> SealedResult:
         enclave_signature=parse_hex(document["enclave_signature"], cap=65),
         authorization=parse_hex(document["authorization"], cap=65),
         results_callback=parse_hex(document["results_callback"]),
+        cause=document.get("cause"),
     )

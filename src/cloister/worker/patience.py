@@ -63,3 +63,24 @@ class Patience:
                 if not self.pause(turn):
                     raise
                 turn += 1
+
+
+class SharedPatience:
+    """One patience for several tries side by side: it begins with the first trouble after one of them got further, so
+    that what is away for all is given up once and not once for each. Safe to use from several threads.
+    """
+
+    def __init__(self, begin: Callable[[], Patience]) -> None:
+        self._begin = begin
+        self._patience: Patience | None = None
+
+    def moved(self) -> None:
+        """One of them got further."""
+        self._patience = None
+
+    def pause(self, turn: int) -> bool:
+        """See ``Patience.pause``."""
+        patience = self._patience
+        if patience is None:
+            patience = self._patience = self._begin()
+        return patience.pause(turn)

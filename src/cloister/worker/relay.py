@@ -13,10 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloister.errors import QUOTE_CAP, CloisterError, DecodeError, TooLarge, VerificationError, quoted
+from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE
+from cloister.errors import (
+    QUOTE_CAP,
+    CloisterError,
+    DecodeError,
+    Denied,
+    InputError,
+    TooLarge,
+    UnavailableError,
+    VerificationError,
+    quoted,
+)
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
+from cloister.protocol.releases import BULK_CAP, MULTIADDR_CAP
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest, parse_session_request
 from cloister.worker.runtimes.runtime import EnclaveProcess
@@ -25,6 +37,7 @@ CHANNEL_VERSION = 1
 CHUNK = 1 << 20
 MAX_RESULT = 256 << 20
 MAX_INPUT_FILES = 100
+MAX_AHEAD = 16
 LOG_CHARACTERS = 100_000
 _READ = 1 << 20
 _READY_SECONDS = 30.0
@@ -47,6 +60,8 @@ class RelayTask:
     dataset_location: str | None = None
     input_files: tuple[str, ...] = ()
     max_result_bytes: int = MAX_RESULT
+    bulk: bool = False
+    """Whether it is of a bulk request: then only the enclave learns which datasets it is for."""
 
     def to_json(self) -> dict[str, object]:
         """The header of the ``task`` frame."""
@@ -71,8 +86,12 @@ class RelayServices(Protocol):
         """Add the scheduler's authorization and what else the SMS wants beside the request, and open the session."""
         ...
 
-    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
-        """Fetch an app, a dataset or an input file (``purpose``) within ``max_bytes``."""
+    def fetch(
+        self, location: str, purpose: str, max_bytes: int, *, seconds: float, ahead: tuple[str, ...]
+    ) -> Iterator[bytes]:
+        """Fetch an app, a dataset or an input file (``purpose``) within ``max_bytes`` and ``seconds``. Locations in
+        ``ahead`` will be asked for next.
+        """
         ...
 
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
@@ -85,13 +104,16 @@ class RelayServices(Protocol):
 
 
 class EnclaveFailed(CloisterError):  # a name of the protocol: the enclave failed
-    """The agent could not do the task. ``cause`` is the platform's named cause."""
+    """The agent could not do the task. ``cause`` is the platform's named cause; ``refusal`` is the code with which the SMS
+    refused the session, where it did.
+    """
 
     code = "enclave-failed"
 
-    def __init__(self, cause: str, message: str) -> None:
+    def __init__(self, cause: str, message: str, *, refusal: str | None = None) -> None:
         super().__init__(message)
         self.cause = cause
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +121,8 @@ class RelayOutcome:
     """A task that was computed; its result was given to ``store_result``. Signatures in it are proved.
 
     ``authorization`` is the SMS's: the right to contribute with ``enclave_challenge``. ``cause`` names why the iApp
-    failed (its ``error.txt`` is the result), None when it did not. ``logs``: stdout and stderr where the host may
-    read them.
+    failed (its ``error.txt`` is the result), None when it did not. ``logs``: stdout, stderr and exit_code where the host
+    may read them.
     """
 
     result_digest: Bytes32
@@ -111,7 +133,7 @@ class RelayOutcome:
     result_size: int
     result_sha256: bytes
     cause: str | None = None
-    logs: Mapping[str, str] | None = field(default=None, repr=False)
+    logs: Mapping[str, object] | None = field(default=None, repr=False)
 
 
 def run_relay(
@@ -163,7 +185,8 @@ class _Relay:
         self._asked: dict[str, int] = {}
         self._challenge: Address | None = None
         self._authorization = b""
-        self._logs: Mapping[str, str] | None = None
+        self._refusal: str | None = None
+        self._logs: Mapping[str, object] | None = None
         self._result: tuple[int, bytes] | None = None
 
     def run(self) -> RelayOutcome:
@@ -221,7 +244,13 @@ class _Relay:
         request = parse_session_request(parse_json(frame.body))
         if request.task_id != self._task.task_id or request.worker != self._task.worker:
             raise DecodeError("the agent asks for a session of another task or worker")
-        answer = self._services.session(request)
+        try:
+            answer = self._services.session(request)
+        except UnavailableError:
+            raise
+        except CloisterError as error:
+            self._refusal = error.code
+            raise
         message = scheduler_authorization(request.worker, request.task_id, request.enclave_challenge)
         verify_personal_signature(message, answer.authorization, answer.sms)
         self._challenge, self._authorization = request.enclave_challenge, answer.authorization
@@ -231,16 +260,22 @@ class _Relay:
         location, purpose, most = (frame.header.get(name) for name in ("location", "purpose", "max_bytes"))
         if not isinstance(location, str) or not isinstance(most, int) or isinstance(most, bool) or most < 0:
             raise DecodeError("the agent's fetch has no location or no max_bytes")
-        allowed = {
-            "app": (self._task.app_location,),
-            "dataset": (self._task.dataset_location,),
-            "input": self._task.input_files,
-        }.get(str(purpose), ())
-        if location not in allowed:
-            raise DecodeError(f"the task does not name {quoted(location)} as {quoted(purpose)}")
-        self._once(f"fetch {purpose}", MAX_INPUT_FILES if purpose == "input" else 1)
+        ahead, seconds = _parse_ahead(frame.body), frame.header.get("seconds")
+        if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 1:
+            raise DecodeError("the agent's fetch has no seconds")
+        for named in (location, *ahead):
+            self._check_location(named, str(purpose))
+        self._once(f"fetch {purpose}", self._most_fetches(str(purpose)))
+        try:
+            self._send_content(location, str(purpose), most, float(seconds), ahead)
+        except (InputError, Denied):
+            if purpose == "app":
+                self._refusal = APP_UNREACHABLE
+            raise
+
+    def _send_content(self, location: str, purpose: str, most: int, seconds: float, ahead: tuple[str, ...]) -> None:
         size = 0
-        for chunk in self._services.fetch(location, str(purpose), most):
+        for chunk in self._services.fetch(location, purpose, most, seconds=seconds, ahead=ahead):
             size += len(chunk)
             if size > most:
                 raise TooLarge(f"{quoted(location)} is larger than {most} bytes")
@@ -250,11 +285,26 @@ class _Relay:
                 self._send("chunk", {}, bytes(view[start : start + CHUNK]))
         self._send("end")
 
+    def _check_location(self, location: str, purpose: str) -> None:
+        task = self._task
+        if purpose == "dataset" and task.bulk and len(location) <= MULTIADDR_CAP:
+            return
+        allowed = {"app": (task.app_location,), "dataset": (task.dataset_location,), "input": task.input_files}
+        if location not in allowed.get(purpose, ()):
+            raise DecodeError(f"the task does not name {quoted(location)} as {quoted(purpose)}")
+
+    def _most_fetches(self, purpose: str) -> int:
+        if purpose == "input":
+            return MAX_INPUT_FILES
+        return BULK_CAP if purpose == "dataset" and self._task.bulk else 1
+
     def _hear_report(self, frame: Frame) -> None:
         self._once("report", 16)
         cause = frame.header.get("cause")
         if cause is not None:
-            raise EnclaveFailed(quoted(cause), quoted(frame.header.get("message", "")))
+            message = quoted(frame.header.get("message", ""))
+            refusal = APP_REFUSED if cause == "APP_IMAGE_REFUSED" else self._refusal
+            raise EnclaveFailed(quoted(cause), message, refusal=refusal)
         self._services.report(quoted(frame.header.get("status", "")))
 
     def _take_result(self, frame: Frame) -> None:
@@ -358,13 +408,30 @@ class _Interrupted(EnclaveFailed):
     """Ends the conversation whatever is being answered."""
 
 
-def _parse_logs(body: bytes) -> Mapping[str, str]:
+def _parse_logs(body: bytes) -> Mapping[str, object]:
+    """Read the streams, and the exit code where the agent says it."""
     value = parse_json(body)
-    if not isinstance(value, dict) or set(value) != {"stdout", "stderr"}:
+    if not isinstance(value, dict) or set(value) - {"exit_code"} != {"stdout", "stderr"}:
         raise DecodeError("the agent's logs are not stdout and stderr")
-    logs = {}
-    for name, text in value.items():
+    logs: dict[str, object] = {}
+    for name in ("stdout", "stderr"):
+        text = value[name]
         if not isinstance(text, str):
             raise DecodeError("the agent's logs are not text")
         logs[name] = text[-LOG_CHARACTERS:]
+    code = value.get("exit_code")
+    if code is not None:
+        if not isinstance(code, int) or isinstance(code, bool) or not -(2**31) <= code < 2**31:
+            raise DecodeError("the agent's exit code is not one")
+        logs["exit_code"] = code
     return logs
+
+
+def _parse_ahead(body: bytes) -> tuple[str, ...]:
+    """Read the locations that will be asked for next."""
+    if not body:
+        return ()
+    value = parse_json(body)
+    if not isinstance(value, list) or len(value) > MAX_AHEAD or not all(isinstance(item, str) for item in value):
+        raise DecodeError(f"the agent's locations to come are not at most {MAX_AHEAD} texts")
+    return tuple(value)

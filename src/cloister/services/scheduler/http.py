@@ -123,6 +123,7 @@ def _add_worker_routes(router: APIRouter, service: SchedulerService, authenticat
             result_digest=Bytes32(told.result_digest) if told.result_digest else None,
             results=told.results,
             results_callback=parse_hex(told.results_callback) if told.results_callback else b"",
+            refusal=told.refusal,
         )
         service.report(lease_id, worker, outcome, exit_code=told.exit_code)
         return {"ok": True}

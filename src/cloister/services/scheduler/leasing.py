@@ -15,6 +15,7 @@ from sqlalchemy import func, insert, or_, select, update
 
 from cloister.clients.scheduler import (
     FAILURES,
+    FINAL_CODES,
     LOG_CHARACTERS,
     SUCCESSES,
     WORKER_STOPPED,
@@ -333,14 +334,30 @@ class Leasing:
             if outcome.status != lease.status:
                 add_line(session, task.task_id, lease_id, outcome.status, now, _cause(outcome))
             if state is LeaseState.FAILED:
-                self._count_failure(session, task, now, _cause(outcome), stopped=outcome.cause == WORKER_STOPPED)
+                self._count_failure(
+                    session,
+                    task,
+                    now,
+                    _cause(outcome),
+                    stopped=outcome.cause == WORKER_STOPPED,
+                    final=outcome.refusal in FINAL_CODES,
+                )
             recount(session, task)
 
     def _count_failure(
-        self, session: Session, task: Row[Any], now: float, cause: str | None, *, stopped: bool = False
+        self,
+        session: Session,
+        task: Row[Any],
+        now: float,
+        cause: str | None,
+        *,
+        stopped: bool = False,
+        final: bool = False,
     ) -> None:
-        """Count a try that came to nothing. A worker that was told to stop says nothing against the task."""
-        attempts = task.attempts + 1
+        """Count a try that came to nothing. A worker that was told to stop says nothing against the task; a ``final``
+        refusal would meet every other try too, so the task is given up at once and whoever waits hears the cause.
+        """
+        attempts = max(self._settings.max_attempts, task.attempts + 1) if final else task.attempts + 1
         if stopped and self._tries(session, task.task_id) < _STOPS_PER_TASK:
             attempts = task.attempts
         values: dict[str, Any] = {

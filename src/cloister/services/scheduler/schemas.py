@@ -102,6 +102,7 @@ class OutcomeRequest(_Plain):
     results: ResultsText | None = None
     results_callback: HexText | None = None
     exit_code: ExitCode | None = None
+    refusal: str | None = Field(default=None, max_length=64)
 
 
 class LeasesAnswer(BaseModel):
