@@ -64,7 +64,7 @@ class MarketWorld:
         """Run the market; may be entered again after it ended, on the same database."""
         settings, chain = self.settings, self.chain
         addresses = (settings.hub, settings.app_registry, settings.dataset_registry, settings.workerpool_registry)
-        part = build_market_part(
+        self.part = part = build_market_part(
             settings,
             database=self.database,
             ledger=self.wrap(ChainMarketLedger(chain.node.rpc, settings.hub)),

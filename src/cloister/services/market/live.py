@@ -22,9 +22,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 from starlette.responses import JSONResponse
 
@@ -55,6 +56,33 @@ _library_log = logging.getLogger("cloister.market.live.library")
 _library_log.setLevel(logging.CRITICAL)
 
 
+class _Engine(engineio.AsyncServer):  # type: ignore[misc]
+    """The library's transports, but nobody waits for a client that is being let go.
+
+    As it comes, the library lets whoever ends a client wait until that client took all that was queued for it, which
+    may be never, and leaves a poll that waits, or a WebSocket, open after the end.
+    """
+
+    async def disconnect(self, sid: str | None = None) -> None:
+        for name in [sid] if sid is not None else list(self.sockets):
+            client = self.sockets.get(name)
+            if client is not None:
+                await client.close(wait=False)
+
+    async def _trigger_event(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        found = await super()._trigger_event(event, *args, **kwargs)
+        client = self.sockets.get(args[0]) if event == "disconnect" else None
+        if client is not None:
+            # Ends the poll or the writer, after the closing packet that may follow in this turn of the loop.
+            asyncio.get_running_loop().call_soon(client.queue.put_nowait, None)
+        return found
+
+
+class _Server(socketio.AsyncServer):  # type: ignore[misc]
+    def _engineio_server_class(self) -> type[_Engine]:
+        return _Engine
+
+
 class LiveFeed:
     """Clients, what they joined, and events on their way.
 
@@ -64,7 +92,7 @@ class LiveFeed:
     def __init__(self, chain_id: int, *, allows: Callable[[str | None], bool]) -> None:
         self._chain_id = chain_id
         self._allows = allows
-        self._server = socketio.AsyncServer(
+        self._server = _Server(
             async_mode="asgi",
             cors_allowed_origins=[],  # the application's own middleware answers for every path
             max_http_buffer_size=MAX_MESSAGE,
@@ -128,6 +156,8 @@ class LiveFeed:
         refusal = None
         if b"j=" in query:
             refusal = 400, "JSONP is not served"
+        elif _announced(scope) > MAX_MESSAGE:
+            refusal = 413, f"a message has at most {MAX_MESSAGE} bytes"
         elif b"sid=" not in query:
             refusal = self._refuse_client(host)
         if refusal is not None:
@@ -180,7 +210,7 @@ class LiveFeed:
         seen = self._messages[sid] = self._messages.get(sid, 0) + 1
         if seen <= MAX_MESSAGES:
             return True
-        await self._server.disconnect(sid)
+        await self._drop([self._server.manager.eio_sid_from_sid(sid, "/")], "talks without end")
         return False
 
     def _forget(self, sid: str, _reason: object = None) -> None:
@@ -204,26 +234,32 @@ class LiveFeed:
                     topic, name, payload = self._pending.popleft()
             if overrun:
                 log.warning("events come faster than they can be handed out: every live client is dropped")
-                await self._drop(list(self._engine.sockets))
+                await self._drop(list(self._engine.sockets), "events come too fast")
                 continue
             try:
                 await self._server.emit(name, payload, room=topic)
             except Exception:  # one event is lost, not all that follow
                 log.exception("an event could not be handed out")
-            await self._drop([sid for sid, each in self._engine.sockets.items() if each.queue.qsize() > MAX_BACKLOG])
+            behind = [sid for sid, each in self._engine.sockets.items() if each.queue.qsize() > MAX_BACKLOG]
+            await self._drop(behind, "does not keep up")
 
-    async def _drop(self, engine_sids: list[str]) -> None:
+    async def _drop(self, engine_sids: Iterable[str | None], why: str) -> None:
         for sid in engine_sids:
             client = self._engine.sockets.get(sid)
             if client is not None:
-                log.info("a live client does not keep up and is dropped")
-                await client.close(wait=False, abort=True, reason="too slow")
+                log.info("a live client is dropped: %s", why)
+                await client.close(wait=False, abort=True, reason=why)
 
     async def _close(self) -> None:
         """End every client, polls that wait included."""
         for client in list(self._engine.sockets.values()):
             await client.close(wait=False)
         await self._server.shutdown()
+
+
+def _announced(scope: Scope) -> int:
+    """How long a request's body says it is; the edge made sure that this is a number."""
+    return max((int(value) for name, value in scope["headers"] if name == b"content-length"), default=0)
 
 
 async def _refuse(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
