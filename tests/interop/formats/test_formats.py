@@ -1,7 +1,7 @@
 """The reference clients themselves open what is made here.
 
-Needs node and the packages of package.json: run ``npm install`` in this folder, or name a folder that has them in
-``CLOISTER_INTEROP_NODE``. The other way round, what they make and we open, is in the vectors and runs always.
+Needs node and the packages of ``../package.json``: ``npm ci --ignore-scripts`` there. The other way
+round, what they make and we open, is in the vectors and runs always.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from cloister.sealing.envelope import HpkePrivateKey
 from cloister.sealing.iexec import seal_result_rsa
 
 HERE = Path(__file__).parent
-PACKAGES = Path(os.environ.get("CLOISTER_INTEROP_NODE", HERE))
+PACKAGES = HERE.parent
 READY = shutil.which("node") is not None and (PACKAGES / "node_modules" / "iexec").is_dir()
 
 pytestmark = pytest.mark.skipif(
-    not READY, reason="node or the reference packages are missing: npm install in this folder"
+    not READY, reason="node or the reference packages are missing: npm ci --ignore-scripts in tests/interop"
 )
 
 
