@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tests.support.sms_world import Clock
 from cloister.chain.events import EventReader
 from cloister.clients.market import MarketClient
 from cloister.protocol import authorization
+from cloister.protocol.codec import Address
 from cloister.protocol.orders import Order, OrderKind
 from cloister.protocol.signatures import PrivateKey
 from cloister.services.application import BackgroundServer, build_application
@@ -38,6 +39,7 @@ class MarketWorld:
         label: str,
         max_open_orders: int = 50,
         rate_limit: int = LIMIT,
+        stand_ins: Mapping[Address, Address] | None = None,
         database_url: str | None = None,
         wrap: Callable[[MarketLedger], MarketLedger] = lambda ledger: ledger,
     ) -> None:
@@ -54,6 +56,7 @@ class MarketWorld:
             workerpool_registry=deployment.workerpool_registry,
             max_open_orders=max_open_orders,
             rate_limit=rate_limit,
+            stand_ins=stand_ins or {},
         )
         self.wrap = wrap
         self.url = ""

@@ -6,10 +6,11 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.deployed import DeployedChain
+from tests.support.deployed import Bazaar, DeployedChain
 from tests.support.market_world import MarketWorld
 
 from cloister.protocol.codec import ZERO_ADDRESS, Address
@@ -266,6 +267,42 @@ def test_a_page_that_is_just_full_names_a_next_one_that_is_empty(world: MarketWo
     assert (len(body["orders"]), body["nextPage"], body["count"]) == (10, 1, 10)
     _, body = world.ask("GET", f"/apporders?app={bazaar.app}&pageSize=10&pageIndex=1")
     assert body == {"ok": True, "orders": [], "count": 10}
+
+
+def test_a_workerpool_may_stand_in_for_another(deployed: DeployedChain, tmp_path: Path) -> None:
+    """iExec's clients ask for the default workerpool of iExec's own networks, whatever network they are on."""
+    built_in = Address("0xB967057a21dc6A66A29721d96b8Aa7454B7c383F")
+    bazaar = Bazaar(deployed, "stand-ins")
+    pool = bazaar.pool
+    world = MarketWorld(deployed, tmp_path, label="stand-ins too", stand_ins={built_in: pool})
+    with world.serving():
+        app, data, offer, _ = bazaar.orders()
+        for_pool = deployed.app_order(bazaar.app_owner, bazaar.app, workerpoolrestrict=pool)
+        request = deployed.request_order(bazaar.requester, bazaar.app, workerpool=pool)
+        for order, key in (
+            (app, bazaar.app_owner),
+            (for_pool, bazaar.app_owner),
+            (offer, bazaar.pool_owner),
+            (request, bazaar.requester),
+        ):
+            assert world.publish(order, key)[0] == 200
+        expected = {
+            "/workerpoolorders?workerpool={}": offer,
+            f"/apporders?app={bazaar.app}&isWorkerpoolStrict=true&workerpool={{}}": for_pool,
+            f"/requestorders?app={bazaar.app}&isWorkerpoolStrict=true&workerpool={{}}": request,
+        }
+        for target, order in expected.items():
+            for asked in (built_in, built_in.lower(), pool):
+                _, body = world.ask("GET", target.format(asked))
+                assert [record["orderHash"] for record in body["orders"]] == [str(order.hash(deployed.domain))]
+                assert body["orders"][0]["order"] == order.to_json(numbers=True)
+            assert world.listed(target.format(C)) == []
+        deal_id, _ = bazaar.match((app, data, offer, bazaar.orders()[3]))
+        _, body = world.ask("GET", f"/deals?workerpool={built_in}")
+        assert [(deal["dealid"], deal["workerpool"]["pointer"]) for deal in body["deals"]] == [
+            (str(deal_id), str(pool))
+        ]
+        assert world.ask("GET", "/deals?workerpool=0x12")[1]["error"] == "workerpool must be an address, got 0x12"
 
 
 def test_every_call_but_the_version_names_its_chain(world: MarketWorld) -> None:

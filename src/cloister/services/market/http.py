@@ -6,6 +6,7 @@ chain.
 import importlib.resources
 import json
 import logging
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -15,13 +16,14 @@ from pydantic import BaseModel
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from cloister.errors import CloisterError, InputError, NotFound, quoted
-from cloister.protocol.codec import Bytes32, parse_json, parse_uint
+from cloister.protocol.codec import Address, Bytes32, parse_json, parse_uint
 from cloister.protocol.orders import OrderKind
 from cloister.services.database import Database
 from cloister.services.following import Follower
 from cloister.services.market import description, schemas
 from cloister.services.market.challenges import Challenges
 from cloister.services.market.filters import (
+    ANY,
     Page,
     Query,
     category_conditions,
@@ -73,6 +75,7 @@ class MarketPart:
         follower: Follower,
         rates: RateLimiter,
         feed: LiveFeed,
+        stand_ins: Mapping[Address, Address],
     ) -> None:
         self._chain_id = chain_id
         self._database = database
@@ -83,6 +86,7 @@ class MarketPart:
         self._follower = follower
         self._rates = rates
         self._feed = feed
+        self._stand_ins = stand_ins
 
     def start(self) -> None:
         self._database.upgrade("market")
@@ -201,7 +205,7 @@ class MarketPart:
         )
         def deals(request: Request) -> JSONResponse:
             """Deals, newest first; a deal is listed as soon as its block is mined."""
-            query = self._query(request)
+            query = self._filters(request)
             conditions, page = deal_conditions(query), parse_page(query)
             self._catch_up()
             bodies, count = self._store.deals(conditions, page)
@@ -244,7 +248,7 @@ class MarketPart:
         )
         def orders(request: Request) -> JSONResponse:
             """Open orders, best price first."""
-            query = self._query(request)
+            query = self._filters(request)
             page = parse_page(query)
             rows, count = self._store.orders(order_conditions(kind, query), kind, page)
             return _listed("orders", [render_order(row, self._chain_id) for row in rows], count, page)
@@ -304,6 +308,15 @@ class MarketPart:
         if query["chainId"] != str(self._chain_id):
             raise InputError(f"chainId {quoted(query['chainId'])} is not supported")
         return query
+
+    def _filters(self, request: Request) -> Query:
+        """Return the query of a list, with the workerpool that stands in for the one that is asked for."""
+        query = self._query(request)
+        asked = query.get("workerpool", ANY)
+        if not self._stand_ins or asked == ANY:
+            return query
+        address = parse_address("workerpool", asked)
+        return {**query, "workerpool": self._stand_ins.get(address, address)}
 
     async def _check_rate(self, request: Request) -> None:
         if not self._rates.allows(request.client.host if request.client else None):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from cloister.chain.events import Cursor
 from cloister.errors import ConfigurationError
@@ -26,7 +26,12 @@ from cloister.services.market.watcher import Watcher
 
 @dataclass(frozen=True, slots=True)
 class MarketSettings:
-    """What an operator decides. ``rate_limit`` is requests per minute and address; loopback is exempt."""
+    """What an operator decides. ``rate_limit`` is requests per minute and address; loopback is exempt.
+
+    ``stand_ins`` says which workerpool a list is about when it is asked for another: iExec's clients have their own
+    networks' default workerpools built in, where no setting reaches. Only the filter changes, records keep the true
+    address, so that what a client signs is for the workerpool that it gets.
+    """
 
     chain_id: int
     hub: Address
@@ -35,6 +40,7 @@ class MarketSettings:
     workerpool_registry: Address
     max_open_orders: int = 50
     rate_limit: int = LIMIT
+    stand_ins: Mapping[Address, Address] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("chain_id", "max_open_orders", "rate_limit"):
@@ -93,4 +99,5 @@ def build_market_part(
         follower=Follower("market", sink=watcher, source=source, head=ledger.head_number),
         rates=rates,
         feed=feed,
+        stand_ins=dict(settings.stand_ins),
     )
