@@ -1,7 +1,8 @@
 """Building a bundle: from a folder with ``iapp.toml`` to one file whose SHA-256 is the app's digest.
 
 The same folder, locked dependencies and Python version give the same bytes: entries are sorted, times and owners are
-zero, modes are fixed, and compiled code carries no time. ``enclave.bundle`` unpacks it.
+zero, modes are fixed, and compiled code carries no time. A Node iApp takes its installed ``node_modules`` along.
+``enclave.bundle`` unpacks it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from cloister.enclave.bundle import (
     check_member_name,
     read_manifest,
 )
+from cloister.enclave.runtimes import NODE_MODULES
 from cloister.errors import QUOTE_CAP, DecodeError, InputError, NotFound, TooLarge, UnavailableError, quoted
-from cloister.protocol.bundles import MANIFEST_NAME, Manifest, Resources, build_manifest
+from cloister.iapp import node_modules
+from cloister.protocol.bundles import MANIFEST_NAME, Language, Manifest, Resources, build_manifest
 from cloister.protocol.codec import Bytes32
 
 SETTINGS_NAME = "iapp.toml"
@@ -148,16 +151,17 @@ def build_bundle(folder: Path, output: Path | None = None, *, max_bytes: int = M
     """Build the iApp in ``folder`` into ``output`` (default ``build/<name>.bundle`` inside the folder).
 
     Raises:
-        NotFound: no folder, settings or entry point. InputError: bad settings, a path or link that may not be in a
-        bundle, requirements without hashes. TooLarge: over ``max_bytes`` or 100,000 files. UnavailableError: the
-        dependencies cannot be installed.
+        NotFound: no folder, settings or entry point, or a Node package that is not installed. InputError: bad settings,
+        a path or link that may not be in a bundle, requirements without hashes. TooLarge: over ``max_bytes`` or 100,000
+        files. UnavailableError: the dependencies cannot be installed.
     """
     folder = folder.resolve()
     settings = load_settings(folder)
     manifest = settings.manifest
     output = output or folder / "build" / f"{manifest.name}{SUFFIX}"
-    interpreter = _find_interpreter(manifest.runtime)
-    sources = dict(_source_files(folder))
+    node = manifest.language is Language.NODE
+    interpreter = "" if node else _find_interpreter(manifest.runtime)
+    sources = dict(_source_files(folder, node_modules.OUTSIDE if node else ()))
     if manifest.entrypoint not in sources:
         raise NotFound(
             f"the entry point {quoted(manifest.entrypoint)} is not in {folder}",
@@ -166,6 +170,10 @@ def build_bundle(folder: Path, output: Path | None = None, *, max_bytes: int = M
     with tempfile.TemporaryDirectory(prefix="cloister-bundle-") as temporary:
         stage = Path(temporary)
         _copy_files(sources, stage / SOURCE_DIRECTORY)
+        if node:
+            packages = dict(node_modules.package_files(folder, settings.exclude))
+            _copy_files(packages, stage / LIBRARY_DIRECTORY / NODE_MODULES)
+            return _write(stage, manifest, output, max_bytes)
         requirements = folder / REQUIREMENTS_NAME
         if requirements.is_file() and _needs_anything(requirements):
             library = stage / "site"
@@ -219,8 +227,8 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
         names[:] = [name for name in names if name != "__pycache__" and name not in hidden]
 
 
-def _source_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for name, path in _walk_sources(folder):
+def _source_files(folder: Path, outside: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    for name, path in _walk_sources(folder, (*_OUTSIDE, *outside)):
         try:
             check_member_name(name)
         except DecodeError as error:
@@ -228,9 +236,9 @@ def _source_files(folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
 
 
-def _walk_sources(folder: Path) -> Iterator[tuple[str, Path]]:
+def _walk_sources(folder: Path, outside: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     for entry in sorted(folder.iterdir()):
-        if entry.name in _OUTSIDE or entry.name.startswith(".") or _is_noise(entry.name):
+        if entry.name in outside or entry.name.startswith(".") or _is_noise(entry.name):
             continue
         if entry.is_symlink():
             raise InputError(f"{quoted(entry.name)} is a symbolic link", hint="a bundle holds files only: copy it")

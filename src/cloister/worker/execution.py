@@ -20,7 +20,15 @@ from pathlib import Path
 from cloister.chain.contracts import Call, ContributionAndResult, Hub
 from cloister.chain.rpc import TransactionReverted
 from cloister.chain.sender import TransactionSender
-from cloister.clients.scheduler import WORKER_STOPPED, Lease, Outcome, ReplicateStatus, WorkerCalls
+from cloister.clients.scheduler import (
+    STAGES_CAP,
+    WORKER_STOPPED,
+    Lease,
+    Outcome,
+    ReplicateStatus,
+    Stage,
+    WorkerCalls,
+)
 from cloister.clients.sms import SmsClient
 from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
@@ -92,6 +100,7 @@ class Execution:
         self._off = threading.Event()  # nobody wants a result that is not made yet
         self._halt = threading.Event()  # stop at once
         self._aborted = False
+        self._stages: list[Stage] = []
         self._status = ReplicateStatus.STARTED
         self._folder = platform.settings.state_folder / "tasks" / entry.lease.lease_id
 
@@ -99,6 +108,16 @@ class Execution:
     def lease(self) -> Lease:
         """The lease."""
         return self._entry.lease
+
+    @property
+    def _status(self) -> ReplicateStatus:
+        """How far the task is, in the protocol's words; every new one is remembered with its time."""
+        return self._stages[-1].status
+
+    @_status.setter
+    def _status(self, status: ReplicateStatus) -> None:
+        if not self._stages or (self._stages[-1].status is not status and len(self._stages) < STAGES_CAP):
+            self._stages.append(Stage(status, time.time()))
 
     @property
     def is_waiting(self) -> bool:
@@ -450,6 +469,7 @@ class Execution:
         self._forget()
 
     def _tell_outcome(self, outcome: Outcome) -> None:
+        outcome = replace(outcome, stages=tuple(self._stages))
         try:
             self._patience(final=True).retry(lambda: self._platform.scheduler.report(self.lease.lease_id, outcome))
         except CalledOff:

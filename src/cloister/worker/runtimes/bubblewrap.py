@@ -32,6 +32,8 @@ from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
 AGENT_PARTS = ("__init__.py", "errors.py", "version.py", "protocol", "sealing", "datasets", "attestation", "enclave")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
+NODE_PREFIX = "/opt/node"
+"""Where the agent looks for a Node of the operator's own (``enclave.filesystem``)."""
 _PACKAGE_TARGET = "/opt/cloister-agent"
 _LIBRARY_TARGET = "/opt/cloister-libraries"
 _FIRST_USER = 1_900_000_000
@@ -47,11 +49,17 @@ log = logging.getLogger(__name__)
 class BubblewrapRuntime:
     """Implements ``Runtime``.
 
+    ``node_prefix`` is the folder of a Node (with ``bin/node`` in it) for iApps that ask for one, where the host has none
+    in ``/usr``.
+
     Raises:
-        ConfigurationError: bubblewrap is missing.
+        ConfigurationError: bubblewrap is missing, or there is no Node in ``node_prefix``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, node_prefix: Path | None = None) -> None:
+        if node_prefix is not None and not (node_prefix / "bin" / "node").is_file():
+            raise ConfigurationError(f"there is no bin/node in {node_prefix}", hint="name the folder of a Node release")
+        self._node_prefix = None if node_prefix is None else node_prefix.resolve()
         self._bwrap = _find("bwrap", "bubblewrap")
         self._check_namespaces()
         self._setpriv = self._find_setpriv()
@@ -161,6 +169,8 @@ class BubblewrapRuntime:
         prefix = Path(sys.base_prefix)
         if not prefix.is_relative_to("/usr"):
             binds.append((str(prefix), str(prefix)))
+        if self._node_prefix is not None:
+            binds.append((str(self._node_prefix), NODE_PREFIX))
         for source, _ in binds:
             if not Path(source).exists():
                 raise ConfigurationError(f"{source}, a part of the agent, is missing", hint="install cloister again")
