@@ -148,10 +148,23 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A status that a worker passed through, and when: unix seconds of its clock."""
+
+    status: ReplicateStatus
+    at: float
+
+
+STAGES_CAP = 64
+"""Most stages of one outcome."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a lease ended, in the worker's words. ``results`` is what ``finalize`` will carry; ``results_callback``
     likewise. ``exit_code`` is the app's, where the enclave lets it be known. ``refusal`` is the code with which the SMS or
-    the worker's own rules refused the task; one of ``FINAL_CODES`` says that no other try would fare better.
+    the worker's own rules refused the task; one of ``FINAL_CODES`` says that no other try would fare better. ``stages`` are
+    what the worker passed through since it took the lease, for a task may be done before a heartbeat tells of it.
     """
 
     status: ReplicateStatus
@@ -163,12 +176,15 @@ class Outcome:
     results_callback: bytes = b""
     exit_code: int | None = None
     refusal: str | None = None
+    stages: tuple[Stage, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The wire form: absent values are left out."""
         body: dict[str, Any] = {"status": str(self.status)}
         if self.exit_code is not None:
             body["exit_code"] = self.exit_code
+        if self.stages:
+            body["stages"] = [{"status": str(stage.status), "at": stage.at} for stage in self.stages[-STAGES_CAP:]]
         for name in ("cause", "message", "transaction", "result_digest", "results", "refusal"):
             value = getattr(self, name)
             if value is not None:

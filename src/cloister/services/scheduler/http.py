@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Request
 
-from cloister.clients.scheduler import LOG_CHARACTERS, Outcome
+from cloister.clients.scheduler import LOG_CHARACTERS, Outcome, Stage
 from cloister.errors import UnavailableError
 from cloister.protocol.authentication import AuthenticatedRequest
 from cloister.protocol.codec import Address, Bytes32, parse_hex, to_hex
@@ -124,6 +124,7 @@ def _add_worker_routes(router: APIRouter, service: SchedulerService, authenticat
             results=told.results,
             results_callback=parse_hex(told.results_callback) if told.results_callback else b"",
             refusal=told.refusal,
+            stages=tuple(Stage(stage.status, stage.at) for stage in told.stages),
         )
         service.report(lease_id, worker, outcome, exit_code=told.exit_code)
         return {"ok": True}

@@ -29,6 +29,7 @@ from cloister.protocol.codec import Address, Bytes32, to_hex
 from cloister.services.scheduler.rows import (
     HISTORY_CAP,
     add_line,
+    add_stages,
     cancel_leases,
     has_ended,
     lease_lines,
@@ -177,7 +178,8 @@ class Leasing:
             )
         )
         add_line(session, task.task_id, lease_id, ReplicateStatus.CREATED, now)
-        set_status(session, task, PublicTaskStatus.RUNNING, now)
+        if task.initialized:  # before that the public word stays what the chain is waited for
+            set_status(session, task, PublicTaskStatus.RUNNING, now)
         recount(session, task)
         return lease_id
 
@@ -321,6 +323,7 @@ class Leasing:
         with self._database.session_scope() as session:
             lease, task = self._open(session, lease_id, worker)
             before = LeaseState(lease.state)
+            add_stages(session, lease, outcome, now, ended=before not in LIVE_STATES)
             if before not in LIVE_STATES:
                 return
             changes: dict[str, Any] = {"status": str(outcome.status)}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
+    from cloister.clients.scheduler import Outcome
+
 HISTORY_CAP = 200
 """Most lines kept of one lease; a worker that reports more than that is not heard on statuses any more."""
 
@@ -63,6 +65,29 @@ def add_line(
             cause=None if cause is None else cause[:_CAUSE_CHARACTERS],
         )
     )
+
+
+ENDS = ("COMPLETED", "ABORTED", "WORKER_LOST")
+"""Lines that end a try."""
+
+
+def add_stages(session: Session, lease: Row[Any], outcome: Outcome, now: float, *, ended: bool) -> None:
+    """Append the stages that the lease's history does not have yet, each between the one before and the lease's end.
+
+    A stage tells of the past, so it is taken also when the lease has ``ended``, as the chain may show before its worker
+    tells; then the outcome's own word is a stage too.
+    """
+    last = ((outcome.status, now),) if ended else ()
+    lines = session.execute(select(history).where(history.c.lease_id == lease.lease_id)).all()
+    known = {line.status for line in lines}
+    latest = min([now, *(line.at for line in lines if line.status in ENDS)])
+    at = lease.created_at
+    for status, told_at in (*((stage.status, stage.at) for stage in outcome.stages), *last):
+        if status in known or len(known) >= HISTORY_CAP:
+            continue
+        known.add(status)
+        at = min(max(at, told_at), latest)
+        add_line(session, lease.task_id, lease.lease_id, status, at)
 
 
 def lease_lines(session: Session, lease_id: str) -> int:

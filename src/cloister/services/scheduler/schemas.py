@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from cloister.clients.scheduler import LOG_CHARACTERS, WAIT_CAP, ReplicateStatus
+from cloister.clients.scheduler import LOG_CHARACTERS, STAGES_CAP, WAIT_CAP, ReplicateStatus
 from cloister.errors import CloisterError
 from cloister.protocol.codec import Address, Bytes32, parse_hex
 
@@ -91,6 +91,13 @@ class LogsRequest(_Strict):
     exit_code: ExitCode | None = None
 
 
+class StageTold(_Strict):
+    """One stage of an outcome."""
+
+    status: ReplicateStatus
+    at: float = Field(ge=0, le=2**40, allow_inf_nan=False)
+
+
 class OutcomeRequest(_Plain):
     """``POST /scheduler/v1/leases/{id}/outcome``."""
 
@@ -103,6 +110,7 @@ class OutcomeRequest(_Plain):
     results_callback: HexText | None = None
     exit_code: ExitCode | None = None
     refusal: str | None = Field(default=None, max_length=64)
+    stages: list[StageTold] = Field(default=[], max_length=STAGES_CAP)
 
 
 class LeasesAnswer(BaseModel):

@@ -13,6 +13,7 @@ from cloister.errors import Denied, NotFound, Unauthenticated, UnavailableError,
 from cloister.protocol.authorization import SCHEDULER_CHALLENGE, challenge_digest, challenge_typed_data
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.signatures import recover_address
+from cloister.services.scheduler.rows import ENDS
 from cloister.services.scheduler.tables import challenges, deals, history, leases, logs, tasks
 
 if TYPE_CHECKING:
@@ -150,11 +151,13 @@ class Views:
 
 def _replicate(worker: str, tries: list[Row[Any]], lines: list[Row[Any]] | Any) -> dict[str, Any]:
     own = {lease.lease_id for lease in tries}
+    # Stages are told after the fact, each with its time; what ends a try stands behind what happened at the same moment.
+    told = sorted((line for line in lines if line.lease_id in own), key=lambda line: (line.at, line.status in ENDS))
     return {
         "walletAddress": worker,
         "appExitCode": tries[-1].exit_code,
         "currentStatus": str(ReplicateStatus(tries[-1].status)),
-        "statusUpdateList": [_line(line) for line in lines if line.lease_id in own],
+        "statusUpdateList": [_line(line) for line in told],
     }
 
 
