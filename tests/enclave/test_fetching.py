@@ -7,14 +7,27 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from cloister.errors import CloisterError, DecodeError, Denied, InputError, NotFound, TooLarge, UnavailableError
+from cloister.errors import (
+    CloisterError,
+    ConfigurationError,
+    DecodeError,
+    Denied,
+    InputError,
+    NotFound,
+    TooLarge,
+    UnavailableError,
+)
+from cloister.protocol.codec import Address
 from cloister.storage.local import LocalStore
+from cloister.worker import fetching
 from cloister.worker.fetching import ContentFetcher
+from cloister.worker.settings import WorkerSettings
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
@@ -23,7 +36,11 @@ class Handler(BaseHTTPRequestHandler):
     """Answers by path."""
 
     def do_GET(self) -> None:
-        match self.path.split("?")[0]:
+        path = self.path.split("?")[0]
+        if path[1:].isdigit():
+            self._answer(int(path[1:]), b"")
+            return
+        match path:
             case "/file":
                 self._answer(200, b"content of " + self.path.encode())
             case "/inside":
@@ -35,24 +52,29 @@ class Handler(BaseHTTPRequestHandler):
             case "/scheme":
                 self._answer(302, b"", Location="file:///etc/passwd")
             case "/endless":
-                self.send_response(200)
-                self.end_headers()
-                try:
-                    while True:
-                        self.wfile.write(bytes(1 << 16))
-                except OSError:
-                    return
+                self._drip(bytes(1 << 16), 0)
             case "/cut":
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")
                 self.end_headers()
                 self.wfile.write(b"short")
+            case "/drip":
+                self._drip(b".", 0.05)
             case "/host":
                 self._answer(200, str(self.headers["Host"]).encode())
             case "/broken":
                 self._answer(500, b"")
             case _:
                 self._answer(404, b"")
+
+    def _drip(self, piece: bytes, pause: float) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(pause)
 
     def _answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -193,6 +215,58 @@ def test_web_failures_are_named(store: LocalStore, web: str, path: str, error: t
     with pytest.raises(error):
         fetch(ContentFetcher(store, allowed_networks=LOOPBACK), f"{web}{path}")
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "code"),
+    [
+        ("/401", Denied, "input-file-refused"),
+        ("/403", Denied, "input-file-refused"),
+        ("/410", NotFound, "not-found"),
+        ("/429", UnavailableError, "unavailable"),
+        ("/503", UnavailableError, "unavailable"),
+    ],
+)
+def test_what_will_not_change_is_told_from_what_may(
+    store: LocalStore, web: str, path: str, error: type[CloisterError], code: str
+) -> None:
+    with pytest.raises(error) as refused:
+        fetch(ContentFetcher(store, allowed_networks=LOOPBACK), f"{web}{path}")
+    assert refused.value.code == code
+
+
+def test_a_host_that_does_not_exist_is_not_waited_for(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for errno, error in ((socket.EAI_NONAME, NotFound), (socket.EAI_AGAIN, UnavailableError)):
+
+        def resolve(*_: object, errno: int = errno, **__: object) -> object:
+            raise socket.gaierror(errno, "no")
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        with pytest.raises(error, match="nowhere is unknown"):
+            fetch(ContentFetcher(store), "http://nowhere/")
+
+
+def test_a_server_that_drips_is_left_in_time(store: LocalStore, web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes well before any timeout of the socket; only the clock over all of them ends it."""
+    monkeypatch.setitem(fetching._SECONDS, "input", 0.5)
+    fetcher = ContentFetcher(store, allowed_networks=LOOPBACK)
+    got: list[bytes] = []
+    with pytest.raises(UnavailableError, match="took too long"):
+        got.extend(fetcher.fetch(f"{web}/drip", "input", 1 << 20))
+    assert got
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
+def test_networks_that_an_operator_may_allow(tmp_path: Path, text: str) -> None:
+    settings = WorkerSettings(Address("0x" + "11" * 20), tmp_path, allowed_networks=(text,))
+    assert settings.networks == (ipaddress.ip_network(text),)
+    assert WorkerSettings(Address("0x" + "11" * 20), tmp_path).networks == (), "nothing is allowed unless it is named"
+
+
+@pytest.mark.parametrize("text", ["localhost", "10.0.0.1/8", "", "127.0.0.0/33"])
+def test_networks_that_are_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="allowed_networks"):
+        WorkerSettings(Address("0x" + "11" * 20), tmp_path, allowed_networks=(text,))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cloister.errors import CloisterError, UnavailableError
+from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE
+from cloister.errors import CloisterError, Denied, InputError, NotFound, PolicyRejected, UnavailableError
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, to_hex
@@ -56,6 +57,8 @@ class Services:
     reports: list[str] = field(default_factory=list)
     refuse: CloisterError | None = None
     chunk: bytes = b"content"
+    refused_session: CloisterError | None = None
+    refused_fetch: CloisterError | None = None
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
         if self.refuse is not None:
@@ -63,6 +66,8 @@ class Services:
         return NonceGrant(Bytes32("0x" + "01" * 32), 2**40)
 
     def session(self, request: SessionRequest) -> SessionAnswer:
+        if self.refused_session is not None:
+            raise self.refused_session
         message = scheduler_authorization(WORKER, TASK_ID, request.enclave_challenge)
         proof = SMS.sign_message(release_digest(request.context(), b"sealed"))
         return SessionAnswer(b"sealed", SMS.sign_message(message), SMS.address, proof)
@@ -70,6 +75,8 @@ class Services:
     def fetch(
         self, location: str, purpose: str, max_bytes: int, *, seconds: float, ahead: tuple[str, ...]
     ) -> Iterator[bytes]:
+        if self.refused_fetch is not None:
+            raise self.refused_fetch
         return iter([self.chunk] * 3)
 
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
@@ -282,6 +289,137 @@ def test_what_the_task_does_not_name_is_not_fetched(location: object, purpose: s
     with pytest.raises(EnclaveFailed):
         relay(script)
     assert [answer.kind for answer in answers] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("location", "ahead", "bulk", "answered"),
+    [
+        ("/ipfs/QmItem", b"", True, "chunk"),
+        ("/ipfs/QmItem", b'["/ipfs/QmNext","https://example.org/x"]', True, "chunk"),
+        ("/ipfs/QmItem", b"", False, "error"),
+        ("/ipfs/data", b'["/ipfs/QmNext"]', False, "error"),
+        ("/ipfs/" + "Q" * 5000, b"", True, "error"),
+        ("/ipfs/QmItem", b'["' + b"Q" * 5000 + b'"]', True, "error"),
+        ("/ipfs/QmItem", b"[" + b'"/ipfs/Qm",' * 16 + b'"/ipfs/Qm"]', True, "error"),
+        ("/ipfs/QmItem", b'{"a": 1}', True, "error"),
+        ("/ipfs/QmItem", b"[7]", True, "error"),
+    ],
+)
+def test_locations_of_a_slice_are_the_enclaves_to_name(location: str, ahead: bytes, bulk: bool, answered: str) -> None:
+    answers: list[str] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        header = {"location": location, "purpose": "dataset", "seconds": 60, "max_bytes": 100}
+        agent.send("fetch", header, ahead)
+        answers.append(agent.take().kind)
+
+    with pytest.raises(EnclaveFailed):
+        relay(script, given=task(bulk=bulk))
+    assert answers == [answered]
+
+
+def test_a_slice_is_fetched_a_hundred_times_at_most() -> None:
+    answers: list[str] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        for number in range(101):
+            header = {"location": f"/ipfs/{number}", "purpose": "dataset", "seconds": 60, "max_bytes": 100}
+            agent.send("fetch", header)
+            while (kind := agent.take().kind) == "chunk":
+                pass
+            answers.append(kind)
+
+    with pytest.raises(EnclaveFailed):
+        relay(script, given=task(bulk=True))
+    assert answers == ["end"] * 100 + ["error"]
+
+
+@pytest.mark.parametrize("seconds", [None, 0, -1, "60", True, 1.5])
+def test_a_fetch_says_how_long_it_may_take(seconds: object) -> None:
+    answers: list[str] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.send("fetch", {"location": "/ipfs/app", "purpose": "app", "seconds": seconds, "max_bytes": 100})
+        answers.append(agent.take().kind)
+
+    with pytest.raises(EnclaveFailed):
+        relay(script)
+    assert answers == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (PolicyRejected("the grant was revoked", code="order-closed"), "order-closed"),
+        (PolicyRejected("not yet", code="not-yet-valid"), "not-yet-valid"),
+        (UnavailableError("the chain is behind", code="chain-behind"), None),
+    ],
+)
+def test_the_code_of_a_refused_session_is_kept(error: CloisterError, refusal: str | None) -> None:
+    def script(agent: Agent) -> None:
+        agent.begin()
+        assert agent.open_session().header["cause"] == error.code
+        agent.send("report", {"cause": "TEE_SESSION_REFUSED", "message": error.message})
+        agent.take()
+
+    with pytest.raises(EnclaveFailed, match=error.message) as failure:
+        relay(script, Services(refused_session=error))
+    assert (failure.value.cause, failure.value.refusal) == ("TEE_SESSION_REFUSED", refusal)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "refusal"),
+    [
+        (InputError("docker.io/x is no location"), "APP_IMAGE_DOWNLOAD_FAILED", APP_UNREACHABLE),
+        (Denied("inside", code="private-address"), "APP_IMAGE_DOWNLOAD_FAILED", APP_UNREACHABLE),
+        (UnavailableError("away"), "APP_IMAGE_DOWNLOAD_FAILED", None),
+        (NotFound("not there yet"), "APP_IMAGE_DOWNLOAD_FAILED", None),
+        (None, "APP_IMAGE_REFUSED", APP_REFUSED),
+    ],
+)
+def test_an_app_that_nobody_can_run_is_a_final_refusal(
+    error: CloisterError | None, cause: str, refusal: str | None
+) -> None:
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.send("fetch", {"location": "/ipfs/app", "purpose": "app", "seconds": 60, "max_bytes": 100})
+        while agent.take().kind == "chunk":
+            pass
+        agent.send("report", {"cause": cause, "message": "why"})
+        agent.take()
+
+    with pytest.raises(EnclaveFailed) as failure:
+        relay(script, Services(refused_fetch=error))
+    assert failure.value.refusal == refusal
+
+
+@pytest.mark.parametrize(
+    ("body", "logs"),
+    [
+        (b'{"stdout":"a","stderr":"b","exit_code":3}', {"stdout": "a", "stderr": "b", "exit_code": 3}),
+        (b'{"stdout":"a","stderr":"b"}', {"stdout": "a", "stderr": "b"}),
+        (b'{"stdout":"a","stderr":"b","exit_code":"3"}', None),
+        (b'{"stdout":"a","stderr":"b","exit_code":99999999999}', None),
+        (b'{"stdout":"a","stderr":"b","more":1}', None),
+        (b'{"stdout":"a"}', None),
+    ],
+)
+def test_logs_are_streams_and_an_exit_code(body: bytes, logs: dict[str, object] | None) -> None:
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.open_session()
+        agent.send("logs", body=body)
+        agent.give_result()
+        agent.done()
+
+    if logs is None:
+        with pytest.raises(EnclaveFailed):
+            relay(script)
+    else:
+        assert relay(script).logs == logs
 
 
 def test_fetched_content_is_capped() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.errors import ConfigurationError
+from cloister.errors import ConfigurationError, quoted
 from cloister.protocol.codec import Address
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,12 @@ class WorkerSettings:
     max_result: int = 512 * 1024 * 1024
     min_free_disk: int = 256 * 1024 * 1024
     """No task is leased while the state folder's file system has less."""
+    allowed_networks: tuple[str, ...] = ()
+    """Networks that are not public and that tasks may fetch from all the same, as ``127.0.0.0/8``. A requester chooses
+    what is fetched, so whoever may ask this worker may then ask every server in them."""
+    node_prefix: Path | None = None
+    """The folder of a Node release (with ``bin/node``) for apps that ask for one; without it, Node is looked for in
+    ``/usr`` and ``/usr/local``."""
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -45,3 +54,19 @@ class WorkerSettings:
                 raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
         if self.max_result < 1:
             raise ConfigurationError(f"max_result must be at least 1 byte, not {self.max_result}")
+        object.__setattr__(self, "allowed_networks", tuple(self.allowed_networks))
+        _ = self.networks
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """``allowed_networks``, parsed.
+
+        Raises:
+            ConfigurationError: one of them is no network.
+        """
+        try:
+            return tuple(ipaddress.ip_network(text) for text in self.allowed_networks)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"allowed_networks: {quoted(str(error))}", hint="write networks as 127.0.0.0/8 or fd00::/8"
+            ) from error
