@@ -78,12 +78,54 @@ def test_of_racing_logins_one_wins(world: MarketWorld) -> None:
     assert sorted(results) == [200, 403, 403, 403, 403, 403]
 
 
-def test_a_login_expires(world: MarketWorld) -> None:
+def test_a_challenge_lives_five_minutes(world: MarketWorld) -> None:
     bazaar = world.bazaar
-    header = world.login(bazaar.app_owner)
-    world.clock.now += 301
-    body = {"order": world.chain.app_order(bazaar.app_owner, bazaar.app).to_json()}
-    assert world.ask("POST", "/apporders", body=body, header=header)[1]["error"] == "invalid authorization"
+    target = f"/challenge?address={bazaar.app_owner.address}"
+
+    def publish(header: str) -> str | None:
+        body = {"order": world.chain.app_order(bazaar.app_owner, bazaar.app).to_json()}
+        found: str | None = world.ask("POST", "/apporders", body=body, header=header)[1].get("error")
+        return found
+
+    first, challenge = world.login(bazaar.app_owner), world.ask("GET", target)[1]["data"]
+    world.clock.now += 299
+    assert world.ask("GET", target)[1]["data"] == challenge
+    assert publish(first) is None
+    second, challenge = world.login(bazaar.app_owner), world.ask("GET", target)[1]["data"]
+    world.clock.now += 300
+    assert publish(second) == "invalid authorization"
+    assert world.ask("GET", target)[1]["data"] != challenge
+    assert publish(world.login(bazaar.app_owner)) is None
+
+
+def test_a_challenge_outlives_the_process_that_gave_it(deployed: DeployedChain, tmp_path: Path) -> None:
+    world = MarketWorld(deployed, tmp_path, label="restart")
+    bazaar = world.bazaar
+    bodies = [{"order": deployed.app_order(bazaar.app_owner, bazaar.app).to_json()} for _ in range(3)]
+    with world.serving():
+        used, header = world.login(bazaar.worker), world.login(bazaar.app_owner)
+        world.ask("POST", "/apporders", body=bodies[0], header=used)
+    world.clock.now += 200
+    with world.serving():
+        assert world.ask("POST", "/apporders", body=bodies[0], header=used)[1]["error"] == "invalid authorization"
+        assert world.ask("POST", "/apporders", body=bodies[1], header=header)[0] == 200
+        assert world.ask("POST", "/apporders", body=bodies[2], header=header)[1]["error"] == "invalid authorization"
+
+
+def test_numbers_come_as_numbers_or_as_strings(world: MarketWorld) -> None:
+    bazaar = world.bazaar
+    for numbers in (False, True):
+        order = world.chain.dataset_order(bazaar.data_owner, bazaar.dataset, datasetprice=2**53 - 1, volume=7)
+        body = {"order": order.to_json(numbers=numbers)}
+        status, answer = world.ask("POST", "/datasetorders", body=body, header=world.login(bazaar.data_owner))
+        assert status == 200, answer
+        assert answer["published"]["order"] == order.to_json(numbers=True)
+        assert answer["published"]["orderHash"] == str(order.hash(world.chain.domain))
+    for wrong in ("1.5", 1.5, "0x5", "-1", -1, True, None, "٣", "1e3", "", [], 2**53, str(2**256)):
+        body = {"order": {**order.to_json(), "volume": wrong}}
+        status, answer = world.ask("POST", "/datasetorders", body=body, header=world.login(bazaar.data_owner))
+        assert (status, answer["ok"]) == (400, False), wrong
+        assert "volume" in answer["error"], answer
 
 
 def test_malformed_logins_all_read_the_same(world: MarketWorld) -> None:

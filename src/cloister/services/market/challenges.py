@@ -1,8 +1,10 @@
-"""Login: a challenge to sign, good once and for at most five minutes (reference 3.1).
+"""Login: a challenge to sign, good once and for five minutes (reference 3.1).
 
-A challenge is not stored: it is derived from a key of this market, the address, how many challenges the address
-used up, and a window of time. So every replica on one database gives and accepts the same one, and issuing writes
-nothing.
+A challenge is not stored: it is derived from a key of this market, the address, how many challenges the address used
+up, and the second in which it was issued. So issuing writes nothing, and every replica on one database accepts what any
+of them gave: it knows its own by heart, and finds another's among the seconds of the last five minutes. An address is
+given the same challenge until that is used up or too old; another replica, or this one after a restart, may give one
+more beside it, but a login uses up all.
 """
 
 from __future__ import annotations
@@ -10,16 +12,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import string
-from collections.abc import Callable, Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloister.errors import DecodeError, Denied, VerificationError
 from cloister.protocol import authorization
-from cloister.protocol.codec import Address
+from cloister.protocol.codec import Address, Bytes32
+from cloister.protocol.signatures import recover_address
 from cloister.services.market.store import MarketStore
 
 LIFETIME = 300
-_WINDOW = LIFETIME // 2
+_MAX_REMEMBERED = 100_000
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 32
 
@@ -33,13 +38,15 @@ class Login:
 
 
 class Challenges:
-    """Issues and verifies challenges of one chain."""
+    """Issues and verifies challenges of one chain. Safe between threads."""
 
     def __init__(self, store: MarketStore, chain_id: int, clock: Callable[[], float]) -> None:
         self._store = store
         self._chain_id = chain_id
         self._clock = clock
         self._key = b""
+        self._issued: OrderedDict[Address, tuple[int, int]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Load the key; the tables must be there."""
@@ -47,7 +54,14 @@ class Challenges:
 
     def issue(self, address: Address) -> dict[str, object]:
         """Build the typed data that ``address`` signs to log in."""
-        text = self._text(address, self._store.generation(address), self._window())
+        generation, now = self._store.generation(address), int(self._clock())
+        with self._lock:
+            known = self._issued.pop(address, (-1, 0))
+            second = known[1] if known[0] == generation and 0 <= now - known[1] < LIFETIME else now
+            self._issued[address] = generation, second
+            if len(self._issued) > _MAX_REMEMBERED:
+                self._issued.popitem(last=False)
+        text = self._text(address, generation, second)
         return authorization.challenge_typed_data(authorization.MARKET_CHALLENGE, self._chain_id, text)
 
     @staticmethod
@@ -66,31 +80,31 @@ class Challenges:
 
         Raises: Denied, always with the text ``invalid authorization``.
         """
-        address = self.claimed(header)
-        for text in self._live(address, generation):
-            try:
-                authorization.verify_challenge_header(
-                    header or "",
-                    name=authorization.MARKET_CHALLENGE,
-                    chain_id=self._chain_id,
-                    text=text,
-                    address=address,
-                )
-            except (DecodeError, VerificationError):
-                continue
-            return Login(address, generation)
-        raise _refusal()
+        try:
+            digest, signature, address = authorization.parse_challenge_header(header or "")
+            # The signature comes first: only who made one may cause a search.
+            signed = recover_address(digest.raw, signature) == address
+        except (DecodeError, VerificationError):
+            raise _refusal() from None
+        if not signed or not self._is_live(address, generation, digest):
+            raise _refusal()
+        return Login(address, generation)
 
-    def _live(self, address: Address, generation: int) -> Iterator[str]:
-        window = self._window()
-        return (self._text(address, generation, each) for each in (window, window - 1))
+    def _is_live(self, address: Address, generation: int, digest: Bytes32) -> bool:
+        now = int(self._clock())
+        with self._lock:
+            known = self._issued.get(address, (-1, 0))
+        if known[0] == generation and self._digest(address, generation, known[1]) == digest.raw:
+            return 0 <= now - known[1] < LIFETIME
+        return any(self._digest(address, generation, second) == digest.raw for second in range(now, now - LIFETIME, -1))
 
-    def _window(self) -> int:
-        return int(self._clock()) // _WINDOW
+    def _digest(self, address: Address, generation: int, second: int) -> bytes:
+        text = self._text(address, generation, second)
+        return authorization.challenge_digest(authorization.MARKET_CHALLENGE, self._chain_id, text)
 
-    def _text(self, address: Address, generation: int, window: int) -> str:
+    def _text(self, address: Address, generation: int, second: int) -> str:
         message = (
-            b"cloister/market/challenge/v1" + address.raw + generation.to_bytes(8, "big") + window.to_bytes(8, "big")
+            b"cloister/market/challenge/v2" + address.raw + generation.to_bytes(8, "big") + second.to_bytes(8, "big")
         )
         number = int.from_bytes(hmac.digest(self._key, message, hashlib.sha512), "big")
         letters = []
