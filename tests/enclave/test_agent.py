@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,14 +18,22 @@ from tests.enclave.world import DATASET, HELLO, World
 from cloister.attestation.receipt import parse_receipt, verify_receipt
 from cloister.attestation.verify import SIMULATED_WARNING
 from cloister.enclave.environment import input_file_name
-from cloister.errors import PolicyRejected, VerificationError
+from cloister.errors import (
+    CloisterError,
+    Denied,
+    NotFound,
+    PolicyRejected,
+    TooLarge,
+    UnavailableError,
+    VerificationError,
+)
 from cloister.protocol.codec import Address, keccak256
 from cloister.protocol.releases import ResultFormat
 from cloister.protocol.sessions import SessionAnswer, release_digest
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePrivateKey, HpkePublicKey
 from cloister.sealing.iexec import open_result_rsa
-from cloister.sealing.keys import ContentFormat
+from cloister.sealing.keys import ContentFormat, build_content_key, generate_content_key
 from cloister.sealing.results import open_result
 from cloister.worker.relay import EnclaveFailed
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
@@ -165,6 +174,123 @@ def test_callback_data_becomes_the_digest(world: Make, runtime: BubblewrapRuntim
     outcome = task.run(runtime)
     assert outcome.results_callback == b"\1\2\3"
     assert outcome.result_digest.raw == keccak256(b"\1\2\3")
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (HELLO, "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED"),
+        ("1/0", "APP_COMPUTE_FAILED"),
+        (
+            "import json; json.dump({'callback-data': '0xzz'}, open('/iexec_out/computed.json', 'w'))",
+            "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND",
+        ),
+    ],
+)
+def test_a_callback_task_without_data_ends_with_the_digest_of_nothing(
+    world: Make, runtime: BubblewrapRuntime, code: str, cause: str
+) -> None:
+    """The hub takes a callback whose hash is the digest: that of no bytes is one, so the task completes by its cause."""
+    task = world(code, callback=Address("0x" + "99" * 20))
+    outcome = task.run(runtime)
+    assert outcome.cause == cause
+    assert outcome.results_callback == b""
+    assert outcome.result_digest.raw == keccak256(b"")
+    assert parse_receipt(task.files()["receipt.cose"]).claims.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (NotFound("it is not there"), True),
+        (Denied("10.0.0.1 is not a public address", code="private-address"), True),
+        (TooLarge("it is larger than 268435456 bytes"), True),
+        (Denied("it answered 403", code="input-file-refused"), True),
+        (UnavailableError("it does not answer"), False),
+    ],
+)
+def test_an_input_file_that_is_not_to_be_had(
+    world: Make, runtime: BubblewrapRuntime, error: CloisterError, ends: bool
+) -> None:
+    """What will be so for every worker is the requester's result, by name; what may pass is tried again elsewhere."""
+    here, gone = "https://example.org/here", "https://example.org/gone"
+    params = json.dumps({"iexec_input_files": [here, gone]})
+    task = world(HELLO, inputs={here: b"1", gone: b""}, params=params)
+    task.refusals[gone] = error
+    if not ends:
+        with pytest.raises(EnclaveFailed, match=error.message) as failure:
+            task.run(runtime)
+        assert failure.value.cause == "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
+        return
+    outcome = task.run(runtime)
+    assert outcome.cause == "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
+    assert outcome.logs == {"stdout": "", "stderr": "[cloister] the app did not run\n"}
+    files = task.files()
+    assert set(files) == {"error.txt", "computed.json", "receipt.cose"}
+    assert b"[error:DATA_DOWNLOAD_FAILED, causes:[PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED]]" in files["error.txt"]
+    assert error.message in json.loads(files["computed.json"])["error-message"]
+    assert [item.name for item in parse_receipt(files["receipt.cose"]).claims.inputs] == [input_file_name(here)]
+    assert task.fetched[1] == (here, (gone,))
+
+
+def test_a_place_of_the_requesters_own_is_refused_by_name(world: Make, runtime: BubblewrapRuntime) -> None:
+    task = world(HELLO, params=json.dumps({"iexec_result_storage_provider": "dropbox"}))
+    assert task.run(runtime).cause == "POST_COMPUTE_DROPBOX_UPLOAD_FAILED"
+    assert set(task.files()) == {"error.txt", "computed.json", "receipt.cose"}
+
+
+@pytest.mark.parametrize(
+    ("path", "digest"),
+    [
+        ("result.txt", hashlib.sha256(b"hello").digest()),
+        ("/iexec_out/sub", keccak256(hashlib.sha256(b"a").digest() + hashlib.sha256(b"b").digest())),
+        ("sub/", keccak256(hashlib.sha256(b"a").digest() + hashlib.sha256(b"b").digest())),
+    ],
+)
+def test_the_deterministic_path_may_be_relative_and_a_folder(
+    world: Make, runtime: BubblewrapRuntime, path: str, digest: bytes
+) -> None:
+    code = f"""
+import json, os
+os.makedirs("/iexec_out/sub/below")
+for name, text in (("result.txt", "hello"), ("sub/a", "a"), ("sub/b", "b"), ("sub/below/c", "not looked at")):
+    open("/iexec_out/" + name, "w").write(text)
+json.dump({{"deterministic-output-path": {path!r}}}, open("/iexec_out/computed.json", "w"))
+"""
+    outcome = world(code).run(runtime)
+    assert outcome.cause is None
+    assert outcome.result_digest.raw == digest
+
+
+def test_exit_code_is_told_where_the_streams_are(world: Make, runtime: BubblewrapRuntime) -> None:
+    outcome = world("import sys; print('so far'); sys.exit(3)").run(runtime)
+    assert outcome.cause == "APP_COMPUTE_FAILED"
+    assert outcome.logs == {"stdout": "so far\n", "stderr": "", "exit_code": 3}
+
+
+@pytest.mark.parametrize("secret", [{"app_secret": "s3cret"}, {"requester_secrets": {"1": "s3cret"}}])
+def test_streams_that_may_hold_a_secret_reach_nobody(
+    world: Make, runtime: BubblewrapRuntime, secret: dict[str, object]
+) -> None:
+    """A plain result is the world's to read, and the host's logs are the scheduler's."""
+    outcome = (task := world("import os; print(os.environ); raise SystemExit(3)", **secret)).run(runtime)
+    assert "s3cret" not in str(outcome.logs)
+    assert outcome.logs is not None
+    assert "exit_code" not in outcome.logs
+    assert all(b"s3cret" not in content for content in task.files().values())
+
+
+@pytest.mark.parametrize("data_format", list(ContentFormat))
+def test_a_key_that_does_not_open_the_published_data(
+    world: Make, runtime: BubblewrapRuntime, data_format: ContentFormat
+) -> None:
+    task = world(READ_DATA, data=b"alice" * 1000, data_format=data_format)
+    assert task.release.dataset is not None
+    other = build_content_key(generate_content_key(os.urandom, data_format))
+    task.release = replace(task.release, dataset=replace(task.release.dataset, key=other))
+    with pytest.raises(EnclaveFailed) as failure:
+        task.run(runtime)
+    assert failure.value.cause == "PRE_COMPUTE_DATASET_DECRYPTION_FAILED"
 
 
 def test_warm_agent_waits_for_its_task(world: Make, runtime: BubblewrapRuntime) -> None:

@@ -329,19 +329,24 @@ class AwayFetcher:
         yield b"here"
 
 
-def test_an_outage_is_waited_out_once_for_all_items() -> None:
-    fetcher = AwayFetcher()
+def services_over(fetcher: object, sms: object = None) -> HostServices:
+    """A host of which only storage and SMS are asked."""
     off = threading.Event()
-    services = HostServices(
-        lease=None,  # type: ignore[arg-type]  # fetching needs no lease
+    return HostServices(
+        lease=None,  # type: ignore[arg-type]
         folder=None,  # type: ignore[arg-type]
         scheduler=None,  # type: ignore[arg-type]
-        sms=None,  # type: ignore[arg-type]
+        sms=sms,  # type: ignore[arg-type]
         hub=None,  # type: ignore[arg-type]
         fetcher=fetcher,  # type: ignore[arg-type]
         patience=lambda: Patience(0.05, 0.1, time.monotonic() + 1.0, off),
         heard=lambda _: None,
     )
+
+
+def test_an_outage_is_waited_out_once_for_all_items() -> None:
+    fetcher = AwayFetcher()
+    services = services_over(fetcher)
     assert b"".join(services.fetch("/ipfs/2", "dataset", 10, seconds=20)) == b"here"
     for number in range(3, 9):
         with pytest.raises(UnavailableError):
@@ -349,3 +354,34 @@ def test_an_outage_is_waited_out_once_for_all_items() -> None:
     assert fetcher.tries["/ipfs/3"] > 3, "the outage was waited for"
     assert fetcher.tries["/ipfs/8"] == 1, "and not again for each"
     services.close()
+
+
+class WearySms:
+    """Takes the nonce, is away, and then knows it no more."""
+
+    def __init__(self, answers: list[Exception]) -> None:
+        self.answers = answers
+
+    def open_session(self, _: object) -> None:
+        raise self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "words"),
+    [
+        (
+            [UnavailableError("the chain is behind", code="chain-behind"), Denied("used", code="nonce-refused")],
+            UnavailableError,
+            "the chain is behind",
+        ),
+        ([Denied("used", code="nonce-refused")], Denied, "used"),
+        ([UnavailableError("away"), Denied("revoked", code="order-closed")], Denied, "revoked"),
+    ],
+)
+def test_the_reason_before_a_used_nonce_is_the_one_that_counts(
+    answers: list[Exception], kind: type[Exception], words: str
+) -> None:
+    services = services_over(AwayFetcher(), WearySms(answers))
+    with pytest.raises(kind, match=words):
+        services._open_session(None)  # type: ignore[arg-type]  # no word of the call is read
+    assert not answers

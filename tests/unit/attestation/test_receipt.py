@@ -15,6 +15,7 @@ from tests.unit.attestation.platform import BINDING, COLLATERAL, DAY, NOW, POLIC
 from cloister.attestation.cbor import Tagged, build_cbor, parse_cbor
 from cloister.attestation.evidence import Evidence
 from cloister.attestation.receipt import (
+    BulkUse,
     DatasetUse,
     InputDigest,
     ReceiptClaims,
@@ -62,7 +63,14 @@ def verify(encoded: bytes, **other: object) -> VerifiedReceipt:
     return verify_receipt(encoded, **arguments)  # type: ignore[arg-type]
 
 
+ITEMS = (
+    BulkUse(b"\x41" * 20, DatasetUse(b"\x41" * 20, b"\x42" * 32, b"\x43" * 32, b"\x44" * 32), b"\x45" * 32),
+    BulkUse(b"\x46" * 20, None, None, "order-closed"),
+    BulkUse(b"\x47" * 20, DatasetUse(b"\x47" * 20, b"\x48" * 32), None, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"),
+)
+
 SOUND = build_receipt(claims(), sign)
+BULK = build_receipt(claims(dataset=None, bulk=ITEMS), sign)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +81,9 @@ SOUND = build_receipt(claims(), sign)
         claims(inputs=()),
         claims(cause="APP_COMPUTE_FAILED"),
         claims(dataset=DatasetUse(b"\x35" * 20, b"\x36" * 32, None, b"\x37" * 32)),
+        claims(dataset=None, bulk=()),
+        claims(dataset=None, bulk=ITEMS),
+        claims(dataset=None, bulk=ITEMS[:1] * 100),
     ],
 )
 def test_round_trip(given: ReceiptClaims) -> None:
@@ -81,6 +92,12 @@ def test_round_trip(given: ReceiptClaims) -> None:
     verified = verify(encoded, expected_result_digest=b"\x39" * 32)
     assert verified.claims == given
     assert verified.warning == SIMULATED_WARNING
+
+
+def test_a_receipt_without_a_slice_has_no_claim_of_one() -> None:
+    """Receipts of single tasks stay the bytes that every reader of this profile knows."""
+    assert b"bulk" not in SOUND
+    assert b"bulk" in BULK
 
 
 def test_years_later_when_the_certificates_are_over() -> None:
@@ -115,9 +132,9 @@ def test_claims_put_into_a_parsed_receipt_are_not_believed() -> None:
     assert verified.claims.requester == b"\x33" * 20
 
 
-def altered(change: Callable[[dict[object, object]], object]) -> bytes:
+def altered(change: Callable[[dict[object, object]], object], encoded: bytes = SOUND) -> bytes:
     """The receipt with changed claims, signed by the enclave's own key."""
-    tagged = parse_cbor(SOUND)
+    tagged = parse_cbor(encoded)
     assert isinstance(tagged, Tagged)
     assert isinstance(tagged.value, list)
     protected, unprotected, payload, _ = tagged.value
@@ -219,6 +236,27 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: verify(altered(lambda v: v.update({8: {1: {1: 2, -1: 1, -2: PUBLIC[:32], -3: PUBLIC[32:]}}}))),
         "receipt-malformed",
     ),
+    **{
+        f"slice with {what}": (
+            lambda item=item: verify(altered(lambda v: v.update({"bulk": item}), BULK)),
+            "receipt-malformed",
+        )
+        for what, item in {
+            "101 items": [[b"\x46" * 20, None, None, "x"]] * 101,
+            "no list": {},
+            "null": None,
+            "an item of three": [[b"\x46" * 20, None, None]],
+            "a short address": [[b"\x46" * 19, None, None, "x"]],
+            "a short hash": [[b"\x41" * 20, [b"\x41" * 20, b"\x42" * 32, None, None], b"\x45" * 31, None]],
+            "neither data nor cause": [[b"\x46" * 20, None, None, None]],
+            "both data and cause": [[b"\x41" * 20, [b"\x41" * 20, b"\x42" * 32, None, None], b"\x45" * 32, "x"]],
+            "data that was not released": [[b"\x46" * 20, None, b"\x45" * 32, None]],
+            "data of another address": [[b"\x41" * 20, [b"\x42" * 20, b"\x42" * 32, None, None], b"\x45" * 32, None]],
+            "a cause of no length": [[b"\x46" * 20, None, None, ""]],
+            "a cause too long": [[b"\x46" * 20, None, None, "x" * 257]],
+        }.items()
+    },
+    "a slice beside a dataset": (lambda: verify(altered(lambda v: v.update({"bulk": []}))), "receipt-malformed"),
     "cause of no length": (lambda: verify(altered(lambda v: v.update({"cause": ""}))), "receipt-malformed"),
 }
 
