@@ -28,7 +28,7 @@ class Life:
 
     def __init__(self, database: Database, store: Store, leasing: Leasing) -> None:
         self.database, self.store, self.leasing = database, store, leasing
-        self.views = Views(database, chain_id=421614, challenge_seconds=60)
+        self.views = Views(database)
         self.record: DealRecord = deal()
         store.record_deal(self.record, now=NOW)
         self.task = only_task(self.record)

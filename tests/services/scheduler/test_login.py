@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 import urllib3
+from sqlalchemy import select
+from tests.services.scheduler.deals import key_of
 from tests.support.deployed import DeployedChain, deployed  # noqa: F401
 from tests.support.scheduler_world import CHAIN_ID, World
 
-from cloister.protocol.authorization import SCHEDULER_CHALLENGE, challenge_digest
+from cloister.errors import Unauthenticated
+from cloister.protocol.authorization import SCHEDULER_CHALLENGE, build_challenge_header, challenge_digest
 from cloister.protocol.codec import Bytes32, to_hex
 from cloister.protocol.signatures import PrivateKey
+from cloister.services.database import Database
+from cloister.services.scheduler.logins import SLOTS, Logins
+from cloister.services.scheduler.tables import challenges
+
+NOW = 6_000_000.0
 
 
 class Visitor:
@@ -92,3 +100,54 @@ def test_everybody_sees_the_state(task: tuple[World, Bytes32]) -> None:
     assert replicate["walletAddress"] == world.workers[0].address
     assert replicate["statusUpdateList"][0]["status"] == "CREATED"
     assert "out" not in json.dumps(told["replicates"])
+
+
+class TestLogins:
+    """The rules of a challenge, on both databases."""
+
+    @pytest.fixture
+    def requester(self) -> PrivateKey:
+        return key_of("requester")
+
+    def answer(self, typed: dict[str, Any], key: PrivateKey) -> str:
+        digest = challenge_digest(SCHEDULER_CHALLENGE, CHAIN_ID, typed["message"]["challenge"])
+        return build_challenge_header(digest, key.sign_digest(digest), key.address)
+
+    def open(self, database: Database, label: str = "pool owner") -> Logins:
+        return Logins(database, key_of(label), chain_id=CHAIN_ID, seconds=300)
+
+    def test_asking_writes_nothing_and_many_may_be_under_way(self, database: Database, requester: PrivateKey) -> None:
+        logins = self.open(database)
+        asked = [logins.issue(requester.address, now=NOW) for _ in range(SLOTS)]
+        assert len({str(each) for each in asked}) == SLOTS
+        with database.read_scope() as session:
+            assert session.execute(select(challenges)).all() == []
+        for each in (asked[0], asked[-1]):
+            assert logins.take(self.answer(each, requester), now=NOW).address == requester.address
+
+    def test_a_challenge_lives_for_minutes_and_is_good_once_among_replicas(
+        self, database: Database, requester: PrivateKey
+    ) -> None:
+        one, two = self.open(database), self.open(database)
+        answer = self.answer(one.issue(requester.address, now=NOW), requester)
+        two.take(answer, now=NOW + 149)
+        for replica in (one, two):
+            with pytest.raises(Unauthenticated):
+                replica.take(answer, now=NOW + 150)
+        late = self.answer(one.issue(requester.address, now=NOW), requester)
+        with pytest.raises(Unauthenticated):
+            one.take(late, now=NOW + 301)
+
+    def test_what_was_used_is_forgotten_when_it_can_no_longer_be_used(
+        self, database: Database, requester: PrivateKey
+    ) -> None:
+        logins = self.open(database)
+        for at in (NOW, NOW + 1000):
+            logins.take(self.answer(logins.issue(requester.address, now=at), requester), now=at)
+        with database.read_scope() as session:
+            assert len(session.execute(select(challenges)).all()) == 1
+
+    def test_another_schedulers_challenge_is_none(self, database: Database, requester: PrivateKey) -> None:
+        foreign = self.open(database, "another owner").issue(requester.address, now=NOW)
+        with pytest.raises(Unauthenticated):
+            self.open(database).take(self.answer(foreign, requester), now=NOW)

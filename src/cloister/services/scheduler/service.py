@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
-import string
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloister.errors import DecodeError, Denied, InputError, Unauthenticated, quoted
-from cloister.protocol.authorization import parse_challenge_header, scheduler_authorization
+from cloister.errors import Denied, InputError, quoted
+from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import Address, Bytes32
 from cloister.services.scheduler.bell import Bell
 from cloister.services.scheduler.leasing import BeatAnswer, Leasing
-from cloister.services.scheduler.views import Login, Views
+from cloister.services.scheduler.logins import Logins
+from cloister.services.scheduler.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from cloister.protocol.signatures import PrivateKey
     from cloister.services.database import Database
     from cloister.services.scheduler.settings import SchedulerSettings
-
-_LETTERS = string.ascii_letters + string.digits
 
 
 class ChainClock:
@@ -72,7 +69,8 @@ class SchedulerService:
         self.bell = bell
         self.chain_clock = chain_clock
         self.leasing = Leasing(database, settings)
-        self._views = Views(database, chain_id=settings.chain_id, challenge_seconds=settings.challenge_seconds)
+        self._views = Views(database)
+        self._logins = Logins(database, key, chain_id=settings.chain_id, seconds=settings.challenge_seconds)
 
     def check_worker(self, worker: Address) -> Address:
         """Return ``worker`` when it may lease here.
@@ -170,19 +168,9 @@ class SchedulerService:
             raise InputError(f"chainId {quoted(chain_id)} is not supported")
         if address is None:
             raise InputError("address is missing")
-        letters = "".join(secrets.choice(_LETTERS) for _ in range(32))
-        return self._views.build_challenge(Address(address), letters, now=self._clock())
+        return self._logins.issue(Address(address), now=self._clock())
 
     def logs(self, task_id: str, authorization: str | None) -> dict[str, Any]:
         """The logs of a task for whoever proves to be its requester."""
         wanted = Bytes32(task_id)
-        return self._views.logs(wanted, self._login(authorization))
-
-    def _login(self, authorization: str | None) -> Login:
-        if authorization is None:
-            raise Unauthenticated("the call carries no login", hint="ask for a challenge and sign it")
-        try:
-            digest, signature, address = parse_challenge_header(authorization)
-        except DecodeError as error:
-            raise Unauthenticated("the login does not parse", hint="send hash_signature_address") from error
-        return self._views.verify_login(digest, signature, address, now=self._clock())
+        return self._views.logs(wanted, self._logins.take(authorization, now=self._clock()))

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import select
 
 from cloister.clients.scheduler import ReplicateStatus
-from cloister.errors import Denied, NotFound, Unauthenticated, UnavailableError, VerificationError
-from cloister.protocol.authorization import SCHEDULER_CHALLENGE, challenge_digest, challenge_typed_data
-from cloister.protocol.codec import Address, Bytes32
-from cloister.protocol.signatures import recover_address
+from cloister.errors import Denied, NotFound
 from cloister.services.scheduler.rows import ENDS
-from cloister.services.scheduler.tables import challenges, deals, history, leases, logs, tasks
+from cloister.services.scheduler.tables import deals, history, leases, logs, tasks
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
+    from cloister.protocol.codec import Bytes32
     from cloister.services.database import Database
-
-CHALLENGE_TEXT = "Sign this message to log into iExec Core: "
-_LIVE_CHALLENGES = 100_000
-_LIVE_CHALLENGES_PER_ADDRESS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Proof that an address answered a challenge of ours. Built only by ``Views.verify_login``."""
-
-    address: Address
+    from cloister.services.scheduler.logins import Login
 
 
 class Views:
-    """Reads for the public, and the login that guards logs. Thread-safe."""
+    """Reads for the public. Thread-safe."""
 
-    def __init__(self, database: Database, *, chain_id: int, challenge_seconds: float) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._chain_id = chain_id
-        self._seconds = challenge_seconds
 
     def task(self, task_id: Bytes32) -> dict[str, Any]:
         """The public state of a task as iExec's clients read it.
@@ -65,50 +50,6 @@ class Views:
             "dateStatusList": [_line(line) for line in lines if line.lease_id is None],
             "replicates": [_replicate(worker, own, lines) for worker, own in by_worker.items()],
         }
-
-    def build_challenge(self, address: Address, letters: str, *, now: float) -> dict[str, object]:
-        """Make a login challenge for ``address`` from 32 random letters, and remember it for a while.
-
-        Raises:
-            UnavailableError: too many logins are under way.
-        """
-        text = CHALLENGE_TEXT + letters
-        digest = Bytes32.from_raw(challenge_digest(SCHEDULER_CHALLENGE, self._chain_id, text))
-        with self._database.session_scope() as session:
-            session.execute(delete(challenges).where(challenges.c.expires_at < now))
-            mine = session.execute(
-                select(challenges.c.digest).where(challenges.c.address == address).order_by(challenges.c.expires_at)
-            ).scalars()
-            surplus = list(mine)[: -(_LIVE_CHALLENGES_PER_ADDRESS - 1)]
-            if surplus:
-                session.execute(delete(challenges).where(challenges.c.digest.in_(surplus)))
-            if session.execute(select(func.count()).select_from(challenges)).scalar_one() >= _LIVE_CHALLENGES:
-                raise UnavailableError("too many logins are under way", hint="try again in a few minutes")
-            session.execute(insert(challenges).values(digest=digest, address=address, expires_at=now + self._seconds))
-        return challenge_typed_data(SCHEDULER_CHALLENGE, self._chain_id, text)
-
-    def verify_login(self, digest: Bytes32, signature: bytes, address: Address, *, now: float) -> Login:
-        """Prove that ``address`` signed a challenge that was given to it. A challenge is good once.
-
-        Raises:
-            Unauthenticated: no such challenge any more, another's, or a wrong signature.
-        """
-        refusal = Unauthenticated("the login is not valid", hint="ask for a new challenge and sign it")
-        try:
-            recovered = recover_address(digest.raw, signature)
-        except VerificationError as error:
-            raise refusal from error
-        if recovered != address:
-            raise refusal
-        with self._database.session_scope() as session:
-            taken = session.execute(
-                delete(challenges).where(
-                    challenges.c.digest == digest, challenges.c.address == address, challenges.c.expires_at >= now
-                )
-            )
-            if not taken.rowcount:  # type: ignore[attr-defined]  # a delete's result is a cursor's
-                raise refusal
-        return Login(address)
 
     def logs(self, task_id: Bytes32, login: Login) -> dict[str, Any]:
         """The streams of an app's runs, for the requester of the task.
