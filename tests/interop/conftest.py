@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.interop.bundles import build_app
 from tests.interop.flows import CLIENTS, Flows, missing
 from tests.support.anvil import find_anvil
 from tests.support.network import LiveNetwork, live_network
 
-from cloister.iapp.bundle import build_bundle
 from cloister.storage.kubo import KuboStore
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def apps(live: LiveNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     ready = {}
     for settings in sorted(APPS.glob("*/iapp.toml")):
         name = settings.parent.name
-        content = build_bundle(settings.parent, folder / f"{name}.bundle").path.read_bytes()
+        content = build_app(settings.parent, folder)
         stored = store.put([content])
         ready[name] = {"multiaddr": f"/ipfs/{stored.cid}", "checksum": "0x" + hashlib.sha256(content).hexdigest()}
     store.close()
