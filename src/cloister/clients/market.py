@@ -69,8 +69,9 @@ class MarketClient:
     """Talks to one market about one chain. Safe to share between threads.
 
     Filters are iExec's in snake_case: ``dataset``, ``dataset_owner``, ``requester``, ``min_tag``, ``bulk_only``,
-    ``requester_strict`` … None is left out; an address may be ``"any"``. Every method raises ``UnavailableError``
-    when the service does not answer.
+    ``requester_strict`` … None is left out; an address may be ``"any"``. Restrictions that are left out list only what
+    is for everybody; so do requests without ``workerpool``. Every method raises ``UnavailableError`` when the service
+    does not answer.
     """
 
     def __init__(self, base_url: str, chain_id: int, *, timeout: float = 30.0) -> None:

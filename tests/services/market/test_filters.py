@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.anvil import running_anvil
 from tests.support.deployed import Bazaar, DeployedChain
 from tests.support.market_world import MarketWorld
 
@@ -303,6 +304,57 @@ def test_a_workerpool_may_stand_in_for_another(deployed: DeployedChain, tmp_path
             (str(deal_id), str(pool))
         ]
         assert world.ask("GET", "/deals?workerpool=0x12")[1]["error"] == "workerpool must be an address, got 0x12"
+
+
+def test_categories_and_prices_on_a_chain_of_their_own(tmp_path: Path) -> None:
+    with running_anvil() as node:
+        chain = DeployedChain(node, tmp_path)
+        with MarketWorld(chain, tmp_path, label="categories").serving() as world:
+            for clock in (7, 0, 5000, 7, 40000, 1):
+                chain.send(chain.hub.create_category(f"takes {clock}", "", clock), chain.deployer)
+            world.synced()
+            _, body = world.ask("GET", "/categories?pageSize=10")
+            found = [(record["workClockTimeRef"], record["catid"]) for record in body["categories"]]
+            clocks = [
+                (0, 6),
+                (1, 10),
+                (7, 5),
+                (7, 8),
+                (300, 0),
+                (1200, 1),
+                (3600, 2),
+                (5000, 7),
+                (10800, 3),
+                (36000, 4),
+            ]
+            assert (found, body["count"], body["nextPage"]) == (clocks, 11, 1)
+            _, body = world.ask("GET", "/categories?pageSize=10&pageIndex=1")
+            assert [record["catid"] for record in body["categories"]] == [9]
+            assert "nextPage" not in body
+            _, body = world.ask("GET", "/categories?minWorkClockTimeRef=7&maxWorkClockTimeRef=1200")
+            assert [record["catid"] for record in body["categories"]] == [5, 8, 0, 1]
+            assert world.ask("GET", "/categories?minWorkClockTimeRef=50000")[1]["categories"] == []
+            bazaar = world.bazaar
+            chain.stake(bazaar.pool_owner, 1000)
+            chain.stake(bazaar.requester, 1000)
+            made = []
+            for price, volume, category in ((9, 1, 0), (4, 3, 0), (5, 1, 2), (6, 2, 0)):
+                app, data, _, _ = bazaar.orders(volume=volume)
+                values = {"category": category, "volume": volume}
+                pool = chain.workerpool_order(bazaar.pool_owner, bazaar.pool, workerpoolprice=price, **values)
+                request = chain.request_order(
+                    bazaar.requester, bazaar.app, dataset=bazaar.dataset, workerpoolmaxprice=price, **values
+                )
+                _, receipt = bazaar.match((app, data, pool, request))
+                time = int(
+                    str(chain.rpc.call("eth_getBlockByNumber", hex(receipt.block_number), False)["timestamp"]), 16
+                )
+                made.append((category, [time, price, volume]))
+            world.synced()
+            for category in (0, 1, 2):
+                _, body = world.ask("GET", f"/ohlc?category={category}")
+                assert body["ohlc"] == [bar for where, bar in made if where == category]
+            assert world.ask("GET", "/ohlc")[1]["error"] == "category is a required field"
 
 
 def test_every_call_but_the_version_names_its_chain(world: MarketWorld) -> None:

@@ -44,8 +44,8 @@ def parse_page(query: Query) -> Page:
     size = _integer(query, "pageSize", default=DEFAULT_PAGE_SIZE)
     if "pageSize" in query and not MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE:
         raise InputError(f"pageSize must be between {MIN_PAGE_SIZE} and {MAX_PAGE_SIZE}, got {size}")
+    skip = _integer(query, "page", default=0, maximum=MAX_SKIP)
     if "page" in query and "pageIndex" not in query:
-        skip = _integer(query, "page", default=0, maximum=MAX_SKIP)
         return Page(skip, size, skip + size)
     index = _integer(query, "pageIndex", default=0, maximum=MAX_PAGE_INDEX)
     return Page(index * size, size, index + 1)
