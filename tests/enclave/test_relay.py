@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE
+from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE, DATA_UNREADABLE
 from cloister.errors import CloisterError, Denied, InputError, NotFound, PolicyRejected, UnavailableError
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.channel import Frame, FrameParser, build_frame
@@ -378,9 +378,11 @@ def test_the_code_of_a_refused_session_is_kept(error: CloisterError, refusal: st
         (UnavailableError("away"), "APP_IMAGE_DOWNLOAD_FAILED", None),
         (NotFound("not there yet"), "APP_IMAGE_DOWNLOAD_FAILED", None),
         (None, "APP_IMAGE_REFUSED", APP_REFUSED),
+        (None, "PRE_COMPUTE_DATASET_DECRYPTION_FAILED", DATA_UNREADABLE),
+        (None, "PRE_COMPUTE_INVALID_DATASET_CHECKSUM", None),
     ],
 )
-def test_an_app_that_nobody_can_run_is_a_final_refusal(
+def test_what_nobody_can_run_is_a_final_refusal(
     error: CloisterError | None, cause: str, refusal: str | None
 ) -> None:
     def script(agent: Agent) -> None:

@@ -96,7 +96,9 @@ APP_UNREACHABLE = "app-unreachable"
 """Refusal of a worker: the app's location is no content id and no public web address."""
 APP_REFUSED = "app-refused"
 """Refusal of a worker: the app's content is not a bundle, or not the one of its checksum."""
-FINAL_CODES = FINAL_REFUSALS | {APP_UNREACHABLE, APP_REFUSED}
+DATA_UNREADABLE = "data-unreadable"
+"""Refusal of a worker: the published ciphertext does not open with the key that the SMS has."""
+FINAL_CODES = FINAL_REFUSALS | {APP_UNREACHABLE, APP_REFUSED, DATA_UNREADABLE}
 """Codes of refusals that every other try of a task would meet too."""
 
 

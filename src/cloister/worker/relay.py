@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE
+from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE, DATA_UNREADABLE
 from cloister.errors import (
     QUOTE_CAP,
     CloisterError,
@@ -39,6 +39,8 @@ MAX_RESULT = 256 << 20
 MAX_INPUT_FILES = 100
 MAX_AHEAD = 16
 LOG_CHARACTERS = 100_000
+_FINAL = {"APP_IMAGE_REFUSED": APP_REFUSED, "PRE_COMPUTE_DATASET_DECRYPTION_FAILED": DATA_UNREADABLE}
+"""What an agent finds that no other agent would find otherwise."""
 _READ = 1 << 20
 _READY_SECONDS = 30.0
 _IDLE_STEP = 0.5
@@ -303,8 +305,7 @@ class _Relay:
         cause = frame.header.get("cause")
         if cause is not None:
             message = quoted(frame.header.get("message", ""))
-            refusal = APP_REFUSED if cause == "APP_IMAGE_REFUSED" else self._refusal
-            raise EnclaveFailed(quoted(cause), message, refusal=refusal)
+            raise EnclaveFailed(quoted(cause), message, refusal=_FINAL.get(str(cause), self._refusal))
         self._services.report(quoted(frame.header.get("status", "")))
 
     def _take_result(self, frame: Frame) -> None:
