@@ -46,7 +46,10 @@ class BatchSink(Protocol):
 
 
 class Follower:
-    """Start and stop from one thread; waiting is safe from any."""
+    """Start and stop from one thread; waiting is safe from any.
+
+    ``head`` is asked for the newest block before each wait, where it knows sooner than a poll that the chain is away.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Follower:
         *,
         sink: BatchSink,
         source: Callable[[Cursor | None], BatchSource],
-        head: Callable[[], int],
+        head: Callable[[], int] | None = None,
     ) -> None:
         self._name = name
         self._sink = sink
@@ -66,6 +69,7 @@ class Follower:
         self._moved = threading.Condition()
         self._block = -1
         self._begun = self._ended = 0  # the last poll that began, and the last that succeeded
+        self._failures = 0  # polls without success since the last one that had it
         self._is_caught_up = False
         self._saved_at = float("-inf")
         self._polled_at = float("-inf")
@@ -102,14 +106,17 @@ class Follower:
 
         Raises: UnavailableError when that takes longer than ``timeout`` seconds, or the chain does not answer.
         """
-        target, deadline = self._head(), time.monotonic() + timeout  # asked here, for a dead node says so at once
+        deadline = time.monotonic() + timeout
+        if self._head is not None:
+            self._head()
         with self._moved:
             wanted = self._begun + 1
             while self._ended < wanted or not self._is_caught_up:
                 left = deadline - time.monotonic()
-                if left <= 0:
-                    raise UnavailableError(f"{self._name} is at block {self._block}, the chain at {target}")
-                self._wake.set()  # again after a poll that failed: a chain that changes under it is read at once
+                # One failure may be a chain that changes while it is read: that is tried again at once.
+                if left <= 0 or (self._begun >= wanted and self._failures > 1):
+                    raise UnavailableError(f"{self._name} is at block {self._block} and does not get on")
+                self._wake.set()
                 self._moved.wait(min(left, POLL_SECONDS))
             return self._block
 
@@ -132,9 +139,12 @@ class Follower:
         except BaseException:
             # The source believes that this batch was taken: only the stored cursor knows.
             self._source = None
+            with self._moved:
+                self._failures += 1
+                self._moved.notify_all()
             raise
         with self._moved:
-            self._block = batch.through
+            self._block, self._failures = batch.through, 0
             self._ended, self._is_caught_up = number, batch.is_caught_up
             self._moved.notify_all()
         return not batch.is_caught_up

@@ -183,13 +183,29 @@ def test_a_client_that_does_not_read_is_dropped_and_holds_nobody_up(
     slow.close()
 
 
+def test_events_that_come_too_fast_end_their_listeners(market: MarketWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MAX_PENDING", 100)
+    web = RawWebSocket(market.url)
+    web.open("orders")
+    feed = market.part._feed
+    feed.tell([("orders", "apporder_updated", number) for number in range(101)])
+    assert web.ends()
+    # Whoever comes afterwards hears what comes afterwards.
+    client = PollingClient(market.url)
+    assert client.join("orders") == {"ok": True}
+    feed.tell([("orders", "apporder_updated", "news")])
+    assert client.events(1) == [("apporder_updated", "news")]
+    web.close()
+
+
 def test_clients_are_counted(market: MarketWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MAX_CLIENTS", 2)
     first = RawWebSocket(market.url)
     first.open("orders")
     PollingClient(market.url)
-    answer = urllib3.request("GET", f"{market.url}/ws/?EIO=4&transport=polling", retries=False)
-    assert (answer.status, answer.json()) == (503, {"ok": False, "error": "too many clients are connected"})
+    for trick in ("", "&sid=", "&xsid=1", "&SID=1", "&sid"):
+        answer = urllib3.request("GET", f"{market.url}/ws/?EIO=4&transport=polling{trick}", retries=False)
+        assert (answer.status, answer.json()) == (503, {"ok": False, "error": "too many clients are connected"})
     assert RawWebSocket(market.url).status == 403
     first.close()
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -151,14 +152,15 @@ class LiveFeed:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or a WebSocket; the library's own failures end that client and nothing else."""
         self._loop = asyncio.get_running_loop()
-        query = scope["query_string"]
+        # Read as the library reads it, for what it takes for a new client must be counted as one.
+        query = urllib.parse.parse_qs(scope["query_string"].decode("utf-8", "replace"))
         host = scope["client"][0] if scope.get("client") else None
         refusal = None
-        if b"j=" in query:
+        if "j" in query:
             refusal = 400, "JSONP is not served"
         elif _announced(scope) > MAX_MESSAGE:
             refusal = 413, f"a message has at most {MAX_MESSAGE} bytes"
-        elif b"sid=" not in query:
+        elif "sid" not in query:
             refusal = self._refuse_client(host)
         if refusal is not None:
             await _refuse(*refusal, scope, receive, send)
@@ -232,16 +234,16 @@ class LiveFeed:
                     self._pending.clear()
                 else:
                     topic, name, payload = self._pending.popleft()
-            if overrun:
-                log.warning("events come faster than they can be handed out: every live client is dropped")
-                await self._drop(list(self._engine.sockets), "events come too fast")
-                continue
             try:
+                if overrun:
+                    log.warning("events come faster than they can be handed out: every live client is dropped")
+                    await self._drop(list(self._engine.sockets), "events come too fast")
+                    continue
                 await self._server.emit(name, payload, room=topic)
+                behind = [sid for sid, each in self._engine.sockets.items() if each.queue.qsize() > MAX_BACKLOG]
+                await self._drop(behind, "does not keep up")
             except Exception:  # one event is lost, not all that follow
                 log.exception("an event could not be handed out")
-            behind = [sid for sid, each in self._engine.sockets.items() if each.queue.qsize() > MAX_BACKLOG]
-            await self._drop(behind, "does not keep up")
 
     async def _drop(self, engine_sids: Iterable[str | None], why: str) -> None:
         for sid in engine_sids:

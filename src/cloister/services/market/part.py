@@ -96,7 +96,7 @@ def build_market_part(
         challenges=challenges,
         ledger=ledger,
         publishing=publishing,
-        follower=Follower("market", sink=watcher, source=source, head=ledger.head_number),
+        follower=Follower("market", sink=watcher, source=source),
         rates=rates,
         feed=feed,
         stand_ins=dict(settings.stand_ins),
