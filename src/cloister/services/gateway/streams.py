@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from cloister.errors import CloisterError
+from cloister.services.failures import CarriedError
 
 log = logging.getLogger("cloister.gateway")
 
@@ -26,9 +27,10 @@ class ContentStream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         try:
             await super().stream_response(send)
-        except CloisterError as error:
+        except (CloisterError, CarriedError) as error:
             # The server closes the connection of an answer that was not completed.
-            log.error("an answer broke off: %s (%s)", error.message, error.code)  # noqa: TRY400 - where is no riddle
+            told = error.error if isinstance(error, CarriedError) else error
+            log.error("an answer broke off: %s (%s)", told.message, told.code)  # noqa: TRY400 - where is no riddle
         finally:
             close = getattr(self.body_iterator, "aclose", None)
             if close is not None:  # what it holds (an upload under way) is let go now, not when it is collected

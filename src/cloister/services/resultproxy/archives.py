@@ -174,7 +174,7 @@ class _Source:
                 return
             is_first = False
             try:
-                yield bytes(map(int, text.split(b",")))
+                yield bytes(json.loads(b"[" + text + b"]"))
             except ValueError:
                 raise DecodeError("zip: not an array of bytes") from None
             if end >= 0:
