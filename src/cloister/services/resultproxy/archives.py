@@ -173,6 +173,8 @@ class _Source:
             elif is_first and not text.strip():
                 return
             is_first = False
+            if not text.strip():  # a comma too many
+                raise DecodeError("zip: not an array of bytes")
             try:
                 yield bytes(json.loads(b"[" + text + b"]"))
             except ValueError:
