@@ -7,7 +7,6 @@ computed again, what was contributed is never contributed again.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import threading
@@ -17,12 +16,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloister.chain.contracts import Call, ContributionAndResult, Hub
+from cloister.chain.contracts import Call, Hub
 from cloister.chain.rpc import TransactionReverted
 from cloister.chain.sender import TransactionSender
 from cloister.clients.scheduler import (
     STAGES_CAP,
-    WORKER_STOPPED,
     Lease,
     Outcome,
     ReplicateStatus,
@@ -30,30 +28,30 @@ from cloister.clients.scheduler import (
     WorkerCalls,
 )
 from cloister.clients.sms import SmsClient
-from cloister.errors import CloisterError, Conflict, NotFound, RemoteError, UnavailableError
+from cloister.errors import CloisterError, Conflict, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.params import parse_params
-from cloister.protocol.results import build_results_location, result_hash, result_seal
+from cloister.protocol.results import build_results_location, result_hash
 from cloister.protocol.tasks import Contribution, ContributionStatus, Task, TaskStatus
 from cloister.storage.content import ContentStore
 from cloister.worker.clock import ChainClock
+from cloister.worker.contribution import build_contribution
 from cloister.worker.enclaves import Enclaves
+from cloister.worker.failures import TRANSIENT, TaskFailed, cause_of, failure_status
 from cloister.worker.fetching import ContentFetcher
 from cloister.worker.heartbeat import Heartbeat, Sign
-from cloister.worker.hosting import RESULT_FILE, HostServices, make_folder, write_durably
+from cloister.worker.hosting import RESULT_FILE, HostServices, make_folder
 from cloister.worker.journal import Entry, Journal, SealedResult, Step, advance
 from cloister.worker.patience import CalledOff, Patience
 from cloister.worker.relay import EnclaveFailed, RelayOutcome, RelayTask, run_relay
+from cloister.worker.reporting import ReportLine, parse_outcome
 from cloister.worker.settings import WorkerSettings
 
 log = logging.getLogger("cloister.worker")
 
-LOGS_FILE = "logs.json"
 LOGS_SECONDS = 2.0
 PIECE = 1 << 20
 CHAIN_POLL_CAP = 2.0
-TRANSIENT = frozenset({"ENCLAVE_DIED", "ENCLAVE_CHANNEL_BROKEN", "SANDBOX_FAILED"})
-"""Causes of a failed enclave that may not be there a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +74,6 @@ class Platform:
         return self.sender.address
 
 
-class TaskFailed(RemoteError):  # a name of the protocol: the task failed here
-    """The task cannot be done here. ``cause`` names why; ``status`` is the replicate's last; ``refusal`` is the SMS's code
-    when it refused the session.
-    """
-
-    code = "task-failed"
-
-    def __init__(self, status: ReplicateStatus, cause: str, message: str, *, refusal: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.cause = cause
-        self.refusal = refusal
-
-
 class Execution:
     """Carries one journal entry to its end, in one thread; ``stop`` and ``halt`` come from another."""
 
@@ -103,6 +87,7 @@ class Execution:
         self._stages: list[Stage] = []
         self._status = ReplicateStatus.STARTED
         self._folder = platform.settings.state_folder / "tasks" / entry.lease.lease_id
+        self._line = ReportLine(platform.scheduler, entry.lease, self._folder)
 
     @property
     def lease(self) -> Lease:
@@ -225,21 +210,21 @@ class Execution:
                 if self._off.is_set():
                     raise CalledOff("the task was called off") from failure
                 if failure.cause not in TRANSIENT or turn >= self._platform.settings.platform_retries:
-                    status = _failure_status(failure.cause)
+                    status = failure_status(failure.cause)
                     raise TaskFailed(status, failure.cause, failure.message, refusal=failure.refusal) from failure
                 log.warning("task %s: the enclave failed (%s); trying again", self.lease.task_id, failure.message)
             except CalledOff:
                 raise
             except UnavailableError as error:
                 if turn >= self._platform.settings.platform_retries:
-                    raise TaskFailed(ReplicateStatus.START_FAILED, _cause(error), error.message) from error
+                    raise TaskFailed(ReplicateStatus.START_FAILED, cause_of(error), error.message) from error
             except CloisterError as error:
-                raise TaskFailed(ReplicateStatus.COMPUTE_FAILED, _cause(error), error.message) from error
+                raise TaskFailed(ReplicateStatus.COMPUTE_FAILED, cause_of(error), error.message) from error
             self._patience().pause(turn)
             turn += 1
         self._status = ReplicateStatus.COMPUTED
         if outcome.logs is not None:
-            write_durably(self._folder / LOGS_FILE, [json.dumps(dict(outcome.logs)).encode()])
+            self._line.keep_logs(outcome.logs)
         callback = not self.lease.callback.is_zero
         sealed = SealedResult(
             file=None if callback else RESULT_FILE,
@@ -289,7 +274,7 @@ class Execution:
         sealed = self._sealed()
         self._status = ReplicateStatus.RESULT_UPLOADING
         # Whoever sees the result may ask for the logs; but a scheduler that hangs must not hold the result up.
-        logs = threading.Thread(target=self._tell_logs, name=f"logs-{self.lease.lease_id[:8]}", daemon=True)
+        logs = threading.Thread(target=self._line.tell_logs, name=f"logs-{self.lease.lease_id[:8]}", daemon=True)
         logs.start()
         logs.join(timeout=LOGS_SECONDS)
         if sealed.file is None:
@@ -303,7 +288,7 @@ class Execution:
             except (CalledOff, UnavailableError):
                 raise
             except CloisterError as error:
-                raise TaskFailed(ReplicateStatus.RESULT_UPLOAD_FAILED, _cause(error), error.message) from error
+                raise TaskFailed(ReplicateStatus.RESULT_UPLOAD_FAILED, cause_of(error), error.message) from error
             results = build_results_location("ipfs", f"/ipfs/{stored.cid}")
         self._status = ReplicateStatus.RESULT_UPLOADED
         self._put(advance(self._entry, Step.UPLOADED, results=results.decode()))
@@ -312,7 +297,9 @@ class Execution:
         """Send the contribution; it is mined when this returns, or was by somebody's earlier try of ours."""
         alone = self.lease.trust <= 1
         self._status = ReplicateStatus.CONTRIBUTE_AND_FINALIZE_ONGOING if alone else ReplicateStatus.CONTRIBUTING
-        call = self._contribution(alone=alone)
+        call = build_contribution(
+            self._platform.hub, self.lease, self._platform.worker, self._sealed(), self._entry.results, alone=alone
+        )
         transaction: Bytes32 | None = None
         poor = 0
         while True:
@@ -340,29 +327,6 @@ class Execution:
         """Send a transaction and wait until it is mined."""
         patience = self._patience(final=final)
         return patience.retry(lambda: self._platform.sender.send(call, intent=intent, timeout=30.0)).transaction
-
-    def _contribution(self, *, alone: bool) -> Call:
-        hub, lease, sealed = self._platform.hub, self.lease, self._sealed()
-        if alone:
-            return hub.contribute_and_finalize(
-                ContributionAndResult(
-                    lease.task_id,
-                    sealed.result_digest,
-                    self._entry.results.encode(),
-                    sealed.results_callback,
-                    sealed.enclave_challenge,
-                    sealed.enclave_signature,
-                    sealed.authorization,
-                )
-            )
-        return hub.contribute(
-            lease.task_id,
-            result_hash(lease.task_id, sealed.result_digest),
-            result_seal(self._platform.worker, lease.task_id, sealed.result_digest),
-            sealed.enclave_challenge,
-            sealed.enclave_signature,
-            sealed.authorization,
-        )
 
     def _after_refusal(self, error: CloisterError, *, alone: bool) -> None:
         """Try again while the task is open and the tries last; else give the task back."""
@@ -436,65 +400,24 @@ class Execution:
             raise TaskFailed(ReplicateStatus.ABORTED, "FINAL_DEADLINE_REACHED", "no consensus came in time")
 
     def _report(self) -> None:
-        document = self._entry.outcome or {}
-        outcome = Outcome(
-            status=ReplicateStatus(document["status"]),
-            cause=document.get("cause"),
-            message=document.get("message"),
-            refusal=document.get("refusal"),
-            transaction=Bytes32(document["transaction"]) if document.get("transaction") else None,
-            result_digest=Bytes32(document["result_digest"]) if document.get("result_digest") else None,
-            results=document.get("results"),
-            results_callback=bytes.fromhex(document.get("results_callback", "0x")[2:]),
-        )
-        self._tell_outcome(outcome)
-        self._tell_logs()
-        self._forget()
+        outcome = parse_outcome(self._entry.outcome or {})
+        self._tell(outcome)
 
     def _end(self, outcome: Outcome) -> None:
         """Give the lease back."""
         self._put(replace(self._entry, step=Step.REPORTING, outcome=outcome.to_json()))
-        self._tell_outcome(outcome)
-        self._tell_logs()
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """The last that is done for a lease."""
+        self._line.tell(replace(outcome, stages=tuple(self._stages)), self._patience(final=True))
+        self._line.tell_logs()
         self._forget()
 
     def _give_back(self) -> None:
         """Free the task for other workers at a stop; when nobody hears it, the journal keeps it for our next start."""
-        outcome = Outcome(ReplicateStatus.ABORTED, cause=WORKER_STOPPED, message="the worker was told to stop")
-        try:
-            self._platform.scheduler.report(self.lease.lease_id, outcome)
-        except CloisterError as error:
-            log.info("task %s: not given back: %s", self.lease.task_id, error.message)
-            return
-        self._forget()
-
-    def _tell_outcome(self, outcome: Outcome) -> None:
-        outcome = replace(outcome, stages=tuple(self._stages))
-        try:
-            self._patience(final=True).retry(lambda: self._platform.scheduler.report(self.lease.lease_id, outcome))
-        except CalledOff:
-            raise
-        except (NotFound, Conflict) as error:
-            log.info("task %s: the scheduler no longer knows the lease: %s", self.lease.task_id, error.message)
-        except CloisterError as error:
-            # Nor will it be: the lease ends by itself, and what counts is on the chain.
-            log.warning("task %s: the scheduler was not told: %s", self.lease.task_id, error.message)
-
-    def _tell_logs(self) -> None:
-        """Hand the app's streams on, once. A courtesy: neither the result nor the report waits for it."""
-        path = self._folder / LOGS_FILE
-        try:
-            logs = json.loads(path.read_bytes())
-            self._platform.scheduler.give_logs(
-                self.lease.lease_id, stdout=logs["stdout"], stderr=logs["stderr"], exit_code=logs.get("exit_code")
-            )
-            path.unlink()
-        except FileNotFoundError:
-            pass  # there were none, or they were told
-        except (OSError, ValueError, KeyError):
-            log.warning("task %s: its logs are damaged", self.lease.task_id)
-        except CloisterError as error:
-            log.warning("task %s: logs were not kept: %s", self.lease.task_id, error.message)
+        if self._line.give_back():
+            self._forget()
 
     # --- life signs, time, journal ---
 
@@ -568,19 +491,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             yield piece
-
-
-def _cause(error: CloisterError) -> str:
-    """A cause in the field's spelling."""
-    return error.code.upper().replace("-", "_")
-
-
-def _failure_status(cause: str) -> ReplicateStatus:
-    """The replicate status that goes with a cause."""
-    if cause.startswith("APP_IMAGE"):
-        return ReplicateStatus.APP_DOWNLOAD_FAILED
-    if cause.startswith("PRE_COMPUTE"):
-        return ReplicateStatus.DATA_DOWNLOAD_FAILED
-    if cause == "ENCLAVE_ABORTED":
-        return ReplicateStatus.ABORTED
-    return ReplicateStatus.COMPUTE_FAILED
