@@ -156,8 +156,7 @@ def _completed(session: Session, task: Row[Any], observed: Observed, now: float)
     for worker, lease in latest.items():
         if worker in proved:
             if lease.state != LeaseState.DONE:
-                status = lease.status if lease.state == LeaseState.REPORTED else "COMPLETED"
-                move_lease(session, lease, LeaseEvent.WIN, status=status)
+                move_lease(session, lease, LeaseEvent.WIN, status="COMPLETED")
                 add_line(session, task.task_id, lease.lease_id, "COMPLETED", now)
         elif lease.state in LIVE_STATES:
             move_lease(session, lease, LeaseEvent.LOSE, status="ABORTED")
