@@ -3,11 +3,13 @@ import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { utils } from 'iexec';
 import JSZip from 'jszip';
 import { create } from 'kubo-rpc-client';
-import { assert, configuration, flow, keepSecret, network, refuses, until } from '../../harness.mjs';
+import { assert, configuration, flow, keepSecret, network, refuses, rpc, send, until } from '../../harness.mjs';
 import { as, bytes32, probe, reader, text } from './_people.mjs';
 
 const sha256 = (bytes) => createHash('sha256').update(Buffer.from(bytes)).digest('hex');
 const { workerpool } = configuration;
+/** Init code of a contract that logs what it is called with. */
+const RECEIVER = '0x600a600a5f39600a5ff3365f5f376001365fa100';
 
 await flow(async ({ check, wallets }) => {
   const { developer, owner, requester, beneficiary } = await wallets({ developer: {}, owner: {}, requester: { stake: '5' }, beneficiary: {} });
@@ -72,10 +74,14 @@ await flow(async ({ check, wallets }) => {
     return { dealid, tasks };
   };
   // The chain knows of the end before the scheduler does.
-  const told = (task) => until('the scheduler says COMPLETED', async () => {
-    const info = await reader().task.fetchOffchainInfo(task);
-    return info.task.status === 'COMPLETED' && info.replicates.every(({ status }) => status === 'COMPLETED') ? info : null;
-  });
+  const told = async (task) => {
+    let info;
+    await until('', async () => {
+      info = await reader().task.fetchOffchainInfo(task);
+      return info.task.status === 'COMPLETED' && info.replicates.every(({ status }) => status === 'COMPLETED');
+    }, { ms: 15000, every: 300 }).catch(() => assert.fail(`the scheduler still says ${JSON.stringify(info)}`));
+    return info;
+  };
   const files = async (task, client = reader()) => JSZip.loadAsync(await (await client.task.fetchResults(task)).arrayBuffer());
   const report = async (zip) => JSON.parse(await zip.file('result.json').async('string'));
   const balance = async (who) => (({ stake, locked }) => [Number(stake), Number(locked)])(await reader().account.checkBalance(who.address));
@@ -88,7 +94,7 @@ await flow(async ({ check, wallets }) => {
     params: { iexec_args: '--sleep 0 ünïcode "two words"', iexec_input_files: [inputUrl], iexec_secrets: { 1: 'first' }, iexec_result_encryption: true },
   });
   const double = await match({ volume: 2, params: 'double' });
-  const sink = '0x' + '99'.repeat(20);
+  const [{ contractAddress: sink }] = await send(owner.key, [{ data: RECEIVER }]);
   const callback = await match({ callback: sink, params: { iexec_args: '--callback 0x00c0ffee' } });
   const failing = await match({ params: '--stderr broken --exit 3' });
   const forgetful = await match({ params: '--no-computed' });
@@ -173,6 +179,8 @@ await flow(async ({ check, wallets }) => {
       const shown = await reader().task.show(task);
       assert.deepEqual([shown.statusName, shown.resultsCallback, shown.results.storage], ['COMPLETED', '0x00c0ffee', 'ethereum']);
       assert.equal(shown.results.location.toLowerCase(), sink);
+      const [{ data }] = await rpc('eth_getLogs', { address: sink, fromBlock: '0x0' });
+      assert.equal(data, '0x5dd80855' + task.slice(2) + '40'.padStart(64, '0') + '4'.padStart(64, '0') + '00c0ffee'.padEnd(64, '0'));
       await refuses(reader().task.fetchResults(task), 'Error', 'Task result stored on ethereum, download not supported');
     })),
     done(failing).then(({ tasks: [task] }) => check('task.fetchResults, task.fetchOffchainInfo: an app that fails gives error.txt and is paid all the same', async () => {
