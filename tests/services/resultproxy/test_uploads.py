@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import logging
 import socket
 import threading
 import time
@@ -275,16 +276,34 @@ class TestResults:
             assert b" 401 " in peer.recv(4096).partition(b"\r\n")[0]
         assert desk.ask("GET", f"/v1/results/{job.task_id}/ipfshash")[0] == 404
 
-    def test_a_broken_upload_leaves_nothing(self, desk: Desk) -> None:
+    def test_a_broken_upload_leaves_nothing(self, desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
         job = desk.job()
         token = desk.token(job)
         body = json.dumps(job.result(archive(size=300_000))).encode()
         used = desk.store.used()
-        with _sending(desk, token, len(body)) as peer:
-            peer.sendall(body[:250_000])
-            time.sleep(0.1)
+        with caplog.at_level(logging.INFO):
+            with _sending(desk, token, len(body)) as peer:
+                peer.sendall(body[:250_000])
+                time.sleep(0.1)
+            for _ in range(500):
+                if any('"status": 499' in record.getMessage() for record in caplog.records):
+                    break
+                time.sleep(0.01)
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert desk.upload(token, job.result(archive()))[0] == 200
         assert desk.store.used() < used + 10_000
+
+    def test_a_slow_upload_is_not_followed_for_ever(self, deployed: DeployedChain, tmp_path: Path) -> None:
+        with opened(deployed, tmp_path, label="results slow", rate_grace=0.1, min_rate=10**6) as desk:
+            job = desk.job()
+            body = json.dumps(job.result(archive())).encode()
+            with _sending(desk, desk.token(job), len(body)) as peer:
+                peer.sendall(body[:50])
+                time.sleep(0.3)
+                peer.sendall(body[50:60])
+                told = peer.recv(4096)
+            assert b" 400 " in told.partition(b"\r\n")[0]
+            assert b"too slow" in told
 
     def test_agreed_results_come_in_after_the_reveal(self, desk: Desk) -> None:
         chain, bazaar = desk.chain, desk.bazaar
