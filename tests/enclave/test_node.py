@@ -16,7 +16,6 @@ from cloister.datasets.packing import pack
 from cloister.enclave.bundle import unpack_bundle
 from cloister.errors import ConfigurationError, InputError, NotFound
 from cloister.iapp.bundle import build_bundle
-from cloister.protocol.bundles import Manifest
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 
 MODULES = Path(__file__).parent.parent / "interop" / "node_modules"
@@ -288,24 +287,3 @@ def test_what_may_not_be_in_a_node_bundle(tmp_path: Path) -> None:
     (folder / "node_modules" / "linked").symlink_to("/etc")
     with pytest.raises(InputError, match="is a symbolic link"):
         build_bundle(folder, tmp_path / "a.bundle")
-
-
-@pytest.mark.parametrize("runtime", ["node", "node20", "node100"])
-def test_runtimes_that_a_manifest_may_name(runtime: str) -> None:
-    assert Manifest("a", "1", "main.js", runtime).language.value == "node"
-
-
-@pytest.mark.parametrize(
-    ("runtime", "entrypoint"),
-    [
-        ("node0", "a.js"),
-        ("node20.1", "a.js"),
-        ("nodejs", "a.js"),
-        ("node1000", "a.js"),
-        ("node", "a.py"),
-        ("deno", "a.js"),
-    ],
-)
-def test_runtimes_that_it_may_not(runtime: str, entrypoint: str) -> None:
-    with pytest.raises(InputError):
-        Manifest("a", "1", entrypoint, runtime)

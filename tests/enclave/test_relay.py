@@ -382,9 +382,7 @@ def test_the_code_of_a_refused_session_is_kept(error: CloisterError, refusal: st
         (None, "PRE_COMPUTE_INVALID_DATASET_CHECKSUM", None),
     ],
 )
-def test_what_nobody_can_run_is_a_final_refusal(
-    error: CloisterError | None, cause: str, refusal: str | None
-) -> None:
+def test_what_nobody_can_run_is_a_final_refusal(error: CloisterError | None, cause: str, refusal: str | None) -> None:
     def script(agent: Agent) -> None:
         agent.begin()
         agent.send("fetch", {"location": "/ipfs/app", "purpose": "app", "seconds": 60, "max_bytes": 100})

@@ -75,7 +75,10 @@ class PaperProcess:
             evidence=SessionEvidence("paper", b"none"),
         ).signed_by(key)
         self._send("session", body=canonical_json(request.to_json()))
-        self._receive("session")
+        answer = self._receive("session", "error")
+        if answer.kind == "error":
+            self._send("report", {"cause": "TEE_SESSION_REFUSED", "message": str(answer.header["message"])})
+            return
         self._moment("session")
         self._send("logs", body=canonical_json({"stdout": "hello", "stderr": ""}))
         self._send("result", {"size": len(RESULT), "sha256": to_hex(hashlib.sha256(RESULT).digest())})
@@ -94,15 +97,15 @@ class PaperProcess:
     def _send(self, kind: str, header: dict[str, Any] | None = None, body: bytes = b"") -> None:
         self._own.sendall(build_frame(Frame(kind, header or {}, body)))
 
-    def _receive(self, kind: str) -> Frame:
+    def _receive(self, *kinds: str) -> Frame:
         while not self._waiting:
             data = self._own.recv(1 << 16)
             if not data:
                 raise OSError("the host is gone")
             self._waiting += self._parser.feed(data)
         frame = self._waiting.pop(0)
-        if frame.kind != kind:
-            raise OSError(f"expected {kind}, heard {frame.kind} {frame.header}")
+        if frame.kind not in kinds:
+            raise OSError(f"expected {' or '.join(kinds)}, heard {frame.kind} {frame.header}")
         return frame
 
 

@@ -43,7 +43,7 @@ def run_worker(name: str, *, slots: int) -> None:
     )
     store = KuboStore(description.services.gateway, description.services.gateway)
     root = load_test_root(state.path("testroot", "x").parent, name)
-    runtime = BubblewrapRuntime()
+    runtime = BubblewrapRuntime(node_prefix=settings.node_prefix)
     worker = Worker(
         Platform(
             settings=settings,
@@ -53,7 +53,7 @@ def run_worker(name: str, *, slots: int) -> None:
             ).worker(key),
             sms=SmsClient(description.services.sms, chain_id=description.chain_id, hub=contracts.hub),
             store=store,
-            fetcher=ContentFetcher(store, gateway=description.services.gateway),
+            fetcher=ContentFetcher(store, gateway=description.services.gateway, allowed_networks=settings.networks),
             hub=Hub(rpc, contracts.hub),
             sender=TransactionSender(
                 rpc, key, TransactionJournal(state.path("journals", f"{rpc.chain_id}-{key.address.lower()}.sqlite"))
