@@ -178,6 +178,39 @@ def test_a_car_holds_every_block_once_under_its_root(desk: Desk) -> None:
     header = cbor2.loads(car[at : at + size])
     assert header["version"] == 1
     assert [Cid.from_raw(tag.value[1:]) for tag in header["roots"]] == [Cid.parse(root)]
+    seen = _blocks(car)
+    # The directory; one file twice (node and three leaves); one file of three equal leaves.
+    assert len(seen) == len(set(seen)) == 1 + 4 + 2
+
+
+def test_a_car_proves_the_path_and_holds_as_much_as_was_asked(desk: Desk) -> None:
+    rows = {row["Name"]: row["Hash"] for row in desk.added([("d/e/long", DATA), ("d/e/b", b"x"), ("d/f/c", b"y")])}
+    way = [rows["d"], rows["d/e"]]
+    file, leaves = rows["d/e/long"], 3
+
+    def cids(path: str, scope: str) -> list[str]:
+        answer = desk.ask("GET", f"/ipfs/{path}?format=car{scope}")
+        assert answer.status == 200, answer.data
+        return [str(cid) for cid in _blocks(answer.data)]
+
+    whole = cids(f"{rows['d']}/e/long", "")
+    assert whole[:3] == [*way, file]
+    assert len(whole) == 3 + leaves
+    assert cids(f"{rows['d']}/e/long", "&dag-scope=entity") == whole
+    assert cids(f"{rows['d']}/e/long", "&dag-scope=block") == [*way, file]
+    assert cids(f"{rows['d']}/e", "&dag-scope=entity") == way
+    assert len(cids(f"{rows['d']}/e", "&dag-scope=all")) == 2 + 1 + 1 + leaves
+    assert desk.ask("GET", f"/ipfs/{rows['d']}?format=car&dag-scope=some").status == 400
+    tags = {
+        desk.ask("HEAD", f"/ipfs/{path}?format=car{scope}").headers["etag"]
+        for path in (file, f"{rows['d/e']}/long")
+        for scope in ("", "&dag-scope=block")
+    }
+    assert len(tags) == 4
+
+
+def _blocks(car: bytes) -> list[Cid]:
+    size, at = parse_varint(car)
     at += size
     seen: list[Cid] = []
     while at < len(car):
@@ -186,8 +219,7 @@ def test_a_car_holds_every_block_once_under_its_root(desk: Desk) -> None:
         cid.verify_block(car[at + 34 : at + size])
         seen.append(cid)
         at += size
-    # The directory; one file twice (node and three leaves); one file of three equal leaves.
-    assert len(seen) == len(set(seen)) == 1 + 4 + 2
+    return seen
 
 
 def test_node_calls(desk: Desk) -> None:

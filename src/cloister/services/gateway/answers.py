@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import re
 from collections.abc import Callable
@@ -14,11 +15,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from cloister.errors import InputError, quoted
 from cloister.services.failures import CarriedError
-from cloister.services.gateway.car import build_car
+from cloister.services.gateway.car import Scope, build_car
 from cloister.services.gateway.dagjson import describe_block
 from cloister.services.gateway.pages import build_page
 from cloister.services.gateway.streams import ContentStream, begun
 from cloister.services.gateway.tarball import build_tar
+from cloister.storage.cid import Cid
 from cloister.storage.content import parse_reference
 from cloister.storage.local import LocalStore
 from cloister.storage.reading import Entry, find_entry, read_file
@@ -72,9 +74,9 @@ def content_response(
     """
     place = _follow(store, reference)
     form = form or accepted_form(request.headers.get("accept", ""))
-    if form not in ("", "json") and form not in _FORMS:
+    if form not in ("", "json", "car") and form not in _FORMS:
         raise InputError(f"format {quoted(form)} is not supported", hint="raw, car, tar, dag-json or json")
-    if form in _FORMS:
+    if form not in ("", "json"):
         return _form(store, request, place, form)
     if place.entry.is_directory:
         index = next((link.cid for link in place.entry.links if link.name == _INDEX), None)
@@ -117,13 +119,26 @@ def _matches(request: Request, tag: str) -> bool:
 
 
 def _form(store: LocalStore, request: Request, place: _Place, form: str) -> Response:
-    """The content in one of ``_FORMS``."""
+    """The content as a CAR or in one of ``_FORMS``."""
     entry, headers = place.entry, place.headers()
-    headers["etag"] = tag = f'"{entry.cid}.{form}"'
+    scope = _parse_scope(request) if form == "car" else Scope.ALL
+    # The way that led to the content is in a CAR too, so another way is another answer.
+    way = "" if form != "car" else f".{scope}.{hashlib.sha256(','.join(place.roots).encode()).hexdigest()[:16]}"
+    headers["etag"] = tag = f'"{entry.cid}.{form}{way}"'
     if _matches(request, tag):
         return Response(status_code=304, headers=headers)
-    build = _FORMS[form]
-    return build(store, place, headers, is_head=request.method == "HEAD")
+    is_head = request.method == "HEAD"
+    if form == "car":
+        return _car(store, place, headers, is_head=is_head, scope=scope)
+    return _FORMS[form](store, place, headers, is_head=is_head)
+
+
+def _parse_scope(request: Request) -> Scope:
+    name = request.query_params.get("dag-scope", Scope.ALL)
+    try:
+        return Scope(name)
+    except ValueError:
+        raise InputError(f"dag-scope {quoted(name)} is not known", hint="block, entity or all") from None
 
 
 def _raw(store: LocalStore, place: _Place, headers: dict[str, str], *, is_head: bool) -> Response:
@@ -134,9 +149,10 @@ def _raw(store: LocalStore, place: _Place, headers: dict[str, str], *, is_head: 
     return Response(b"" if is_head else block, media_type="application/vnd.ipld.raw", headers=headers)
 
 
-def _car(store: LocalStore, place: _Place, headers: dict[str, str], *, is_head: bool) -> Response:
+def _car(store: LocalStore, place: _Place, headers: dict[str, str], *, is_head: bool, scope: Scope) -> Response:
     headers["content-disposition"] = f'attachment; filename="{place.entry.cid}.car"'
-    chunks = iter(()) if is_head else build_car(store, place.entry.cid)
+    way = [Cid.parse(cid) for cid in place.roots[:-1]]
+    chunks = iter(()) if is_head else build_car(store, place.entry.cid, way=way, scope=scope)
     media_type = "application/vnd.ipld.car; version=1; order=dfs; dups=n"
     return ContentStream(begun(chunks), media_type=media_type, headers=headers)
 
@@ -157,7 +173,7 @@ def _dag_json(store: LocalStore, place: _Place, headers: dict[str, str], *, is_h
     return Response(b"" if is_head else body, media_type=media_type, headers=headers)
 
 
-_FORMS: Final[dict[str, Callable[..., Response]]] = {"raw": _raw, "car": _car, "tar": _tar, "dag-json": _dag_json}
+_FORMS: Final[dict[str, Callable[..., Response]]] = {"raw": _raw, "tar": _tar, "dag-json": _dag_json}
 
 
 def _file(store: LocalStore, request: Request, place: _Place, name: str, *, download: bool, is_named: bool) -> Response:
