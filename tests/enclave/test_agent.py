@@ -293,6 +293,14 @@ def test_a_key_that_does_not_open_the_published_data(
     assert failure.value.cause == "PRE_COMPUTE_DATASET_DECRYPTION_FAILED"
 
 
+def test_a_result_that_the_enclave_has_no_room_for_is_named(world: Make, runtime: BubblewrapRuntime) -> None:
+    code = HELLO + "open('/iexec_out/large', 'wb').write(os.urandom(12 << 20))"
+    task = world(code)
+    with pytest.raises(EnclaveFailed, match="no room for the result's archive") as failure:
+        task.run(runtime, runtime.launch(replace(task.platform.spec, scratch_bytes=8 << 20)))
+    assert failure.value.cause == "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED"
+
+
 def test_warm_agent_waits_for_its_task(world: Make, runtime: BubblewrapRuntime) -> None:
     task = world(HELLO)
     process = runtime.launch(task.platform.spec)

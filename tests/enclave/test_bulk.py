@@ -221,6 +221,21 @@ def test_storage_that_is_away_for_one_item_or_for_all(world: Make, runtime: Bubb
     assert task.result == b""
 
 
+@pytest.mark.parametrize("data_format", list(ContentFormat))
+def test_an_item_that_is_too_large_for_the_enclave_fails_alone(
+    world: Make, runtime: BubblewrapRuntime, data_format: ContentFormat
+) -> None:
+    items = Slice()
+    items.add(b"before")
+    items.add(bytes(30 << 20), format_=data_format)
+    items.add(b"behind")
+    task = bulk_world(world, items)
+    small = replace(task.platform.spec, scratch_bytes=16 << 20)
+    task.run(runtime, runtime.launch(small))
+    assert json.loads(task.files()["out.json"])["seen"] == ["before", None, "behind"]
+    assert json.loads(task.files()["bulk.json"])[1]["cause"] == "PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED"
+
+
 @pytest.mark.parametrize("bulk", [True, False])
 def test_release_and_request_must_agree_on_bulk(world: Make, runtime: BubblewrapRuntime, bulk: bool) -> None:
     items = Slice()

@@ -235,7 +235,11 @@ def _give_result(
     extra[RECEIPT_NAME] = _build_receipt(session, keys, inputs, outputs)
     archive, sealed = work / "iexec_out.zip", work / "result"
     with archive.open("x+b") as file:
-        write_archive(outputs, extra, file)
+        try:
+            write_archive(outputs, extra, file)
+        except OSError as error:
+            reason = "the enclave has no room for the result's archive"
+            raise TaskError(Cause.POST_COMPUTE_OUT_FOLDER_ZIP_FAILED, reason) from error
         file.seek(0)
         size, sha256 = write_sealed(seal_archive(release, file, entropy=os.urandom), sealed)
     archive.unlink()
