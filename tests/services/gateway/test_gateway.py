@@ -59,17 +59,17 @@ def test_listings_escape_what_uploaders_wrote(desk: Desk) -> None:
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_options_that_change_the_cid(desk: Desk) -> None:
-    assert desk.added([("", b"hello world")], "&cid-version=1")[0]["Hash"].startswith("bafkrei")
-    assert desk.added([("", b"hello world")], "&cid-version=1&raw-leaves=false")[0]["Hash"].startswith("bafybei")
-    assert desk.added([("", b"hello world")], "&raw-leaves=true")[0]["Hash"].startswith("bafkrei")
+def test_options_that_change_the_cid(fresh: Desk) -> None:
+    assert fresh.added([("", b"hello world")], "&cid-version=1")[0]["Hash"].startswith("bafkrei")
+    assert fresh.added([("", b"hello world")], "&cid-version=1&raw-leaves=false")[0]["Hash"].startswith("bafybei")
+    assert fresh.added([("", b"hello world")], "&raw-leaves=true")[0]["Hash"].startswith("bafkrei")
     for query in ("&trickle=true", "&inline=true", "&nocopy=true", "&chunker=rabin", "&hash=blake3", "&cid-version=2"):
-        answer = desk.add([("", b"x")], query)
+        answer = fresh.add([("", b"x")], query)
         assert answer.status == 400, query
         assert answer.json()["Message"]
-    hashed = desk.added([("d/x", DATA)], "&only-hash=true")
-    assert desk.ask("GET", f"/ipfs/{hashed[0]['Hash']}").status == 404
-    assert desk.added([("d/x", DATA)]) == hashed
+    hashed = fresh.added([("d/x", DATA)], "&only-hash=true")
+    assert fresh.ask("GET", f"/ipfs/{hashed[0]['Hash']}").status == 404
+    assert fresh.added([("d/x", DATA)]) == hashed
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../b", "a\0b", "x" * 300, "/".join("a" * 40)])
@@ -88,10 +88,10 @@ def test_a_name_twice_a_link_and_no_file_are_refused(desk: Desk) -> None:
     assert empty.status == 400
 
 
-def test_caps_on_size_count_and_quota(desk: Desk) -> None:
+def test_caps_on_size_count_and_quota(fresh: Desk) -> None:
     def status(files: list[tuple[str, bytes]]) -> int:
         try:
-            return int(desk.add(files).status)
+            return int(fresh.add(files).status)
         except urllib3.exceptions.ProtocolError:  # the server closed while the rest was being sent
             return 413
 
@@ -101,8 +101,8 @@ def test_caps_on_size_count_and_quota(desk: Desk) -> None:
     assert status([("", b"a" * MAX_FILE)]) == 200
     assert status([("", b"b" * MAX_FILE)]) == 200
     assert status([("", b"c")]) == 413  # the quota is full, and nothing is left of what did not fit
-    assert list((desk.root / "incoming").iterdir()) == []
-    assert desk.ask("GET", "/-/health").status == 200
+    assert list((fresh.root / "incoming").iterdir()) == []
+    assert fresh.ask("GET", "/-/health").status == 200
 
 
 RANGES = [
@@ -253,15 +253,17 @@ def test_paths_that_lead_nowhere(desk: Desk, path: str, status: int) -> None:
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
 
 
-def test_damage_on_the_disk_breaks_the_answer_and_is_never_served(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    cid = desk.added([("", DATA)])[0]["Hash"]
-    path = desk.part.store.content_path(Cid.parse(cid).digest)
+def test_damage_on_the_disk_breaks_the_answer_and_is_never_served(
+    fresh: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    cid = fresh.added([("", DATA)])[0]["Hash"]
+    path = fresh.part.store.content_path(Cid.parse(cid).digest)
     damaged = bytearray(path.read_bytes())
     damaged[CHUNK_SIZE + 1] ^= 1
     path.write_bytes(damaged)
     with caplog.at_level(logging.INFO), pytest.raises(urllib3.exceptions.HTTPError):
-        desk.ask("GET", f"/ipfs/{cid}")
-    assert desk.ask("GET", f"/ipfs/{cid}", headers={"range": "bytes=0-99"}).data == DATA[:100]
+        fresh.ask("GET", f"/ipfs/{cid}")
+    assert fresh.ask("GET", f"/ipfs/{cid}", headers={"range": "bytes=0-99"}).data == DATA[:100]
     for _ in range(500):
         if any(record.name == "uvicorn.error" for record in caplog.records):
             break
@@ -270,13 +272,13 @@ def test_damage_on_the_disk_breaks_the_answer_and_is_never_served(desk: Desk, ca
     assert [record.name for record in loud] == ["cloister.gateway", "uvicorn.error"]
     assert not [record for record in loud if record.exc_info], "one line for each, and no traceback"
     # What cannot be read from its first byte is refused with a status.
-    assert desk.ask("GET", f"/ipfs/{cid}", headers={"range": f"bytes={CHUNK_SIZE}-"}).status == 403
+    assert fresh.ask("GET", f"/ipfs/{cid}", headers={"range": f"bytes={CHUNK_SIZE}-"}).status == 403
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_error_of_ours(
-    desk: Desk, caplog: pytest.LogCaptureFixture
+    fresh: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = urlsplit(desk.url)
+    place = urlsplit(fresh.url)
     head = (
         b"POST /api/v0/add HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
@@ -285,7 +287,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_error_of_ours(
     with caplog.at_level(logging.INFO), socket.create_connection((place.hostname, place.port), timeout=10) as plug:
         plug.sendall(head + bytes(3 * 1024 * 1024))
         for _ in range(500):
-            if list((desk.root / "incoming").iterdir()):
+            if list((fresh.root / "incoming").iterdir()):
                 break
             time.sleep(0.01)
         plug.close()
@@ -295,15 +297,15 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_error_of_ours(
             time.sleep(0.01)
     line = next(record.getMessage() for record in caplog.records if record.name == "cloister.access")
     assert json.loads(line)["status"] == 499
-    assert list((desk.root / "incoming").iterdir()) == []
+    assert list((fresh.root / "incoming").iterdir()) == []
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_readiness_tells_of_a_full_store(desk: Desk) -> None:
-    assert desk.ask("GET", "/-/ready").json()["parts"] == {"gateway": "ok"}
+def test_readiness_tells_of_a_full_store(fresh: Desk) -> None:
+    assert fresh.ask("GET", "/-/ready").json()["parts"] == {"gateway": "ok"}
     for fill in (b"1", b"2", b"3"):
-        desk.add([("", fill * MAX_FILE)])
-    assert desk.ask("GET", "/-/ready").status == 503
+        fresh.add([("", fill * MAX_FILE)])
+    assert fresh.ask("GET", "/-/ready").status == 503
 
 
 def test_a_directory_with_an_index_is_a_page(desk: Desk) -> None:

@@ -136,11 +136,11 @@ def test_pins_are_everything_that_was_put(desk: Desk) -> None:
     assert desk.ask("POST", f"/api/v0/pin/ls?arg={ABSENT}").status == 404
 
 
-def test_the_repository(desk: Desk) -> None:
-    desk.added([("", b"hello world")])
-    stat = call(desk, "repo/stat").json()
+def test_the_repository(fresh: Desk) -> None:
+    fresh.added([("", b"hello world")])
+    stat = call(fresh, "repo/stat").json()
     assert (stat["RepoSize"], stat["NumObjects"]) == (11, 1)
-    assert call(desk, "swarm/peers").json() == {"Peers": []}
+    assert call(fresh, "swarm/peers").json() == {"Peers": []}
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ class TestProgress:
     def test_an_upload_that_fails_early_has_a_status(self, desk: Desk) -> None:
         assert desk.add([("../x", b"x")], "&progress=true").status == 400
 
-    def test_an_upload_that_fails_late_breaks_off(self, desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.INFO), _uploading(desk, "progress=true") as peer:
+    def test_an_upload_that_fails_late_breaks_off(self, fresh: Desk, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO), _uploading(fresh, "progress=true") as peer:
             peer.sendall(_chunk(_HEAD) + 3 * _chunk(bytes(1024 * 1024)))
             heard = b""
             while b'"Bytes":1048576' not in heard:
@@ -204,17 +204,17 @@ class TestProgress:
                 pass
             assert not heard.endswith(b"0\r\n\r\n")
             assert b'"Hash"' not in heard
-            _until(lambda: not list((desk.root / "incoming").iterdir()))
-        assert desk.part.store.used() == 0
+            _until(lambda: not list((fresh.root / "incoming").iterdir()))
+        assert fresh.part.store.used() == 0
         _until(lambda: any("broke off" in record.getMessage() for record in caplog.records))
         assert not [record for record in caplog.records if record.exc_info]
 
-    def test_a_client_that_goes_away_leaves_nothing(self, desk: Desk) -> None:
-        with _uploading(desk, "progress=true") as peer:
+    def test_a_client_that_goes_away_leaves_nothing(self, fresh: Desk) -> None:
+        with _uploading(fresh, "progress=true") as peer:
             peer.sendall(_chunk(_HEAD) + 3 * _chunk(bytes(1024 * 1024)))
             peer.recv(100)
-        _until(lambda: not list((desk.root / "incoming").iterdir()))
-        assert desk.part.store.used() == 0
+        _until(lambda: not list((fresh.root / "incoming").iterdir()))
+        assert fresh.part.store.used() == 0
 
     def test_silence_is_an_option(self, desk: Desk) -> None:
         for query in ("&silent=true", "&silent=true&progress=true"):
