@@ -62,6 +62,8 @@ def flows(
     running = Flows(live, tmp_path_factory.mktemp("flows"), apps, {"short": live.short_category(2)})
     chosen = [item.callspec.params["flow"] for item in request.session.items if _is_flow(item)]
     running.start(chosen)
+    if any(item.path.name == "test_surface.py" for item in request.session.items):
+        running.start_surface()
     try:
         yield running
     finally:

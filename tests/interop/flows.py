@@ -29,7 +29,7 @@ PACKAGES = HERE / "node_modules"
 SECONDS = 150
 """What one flow may take."""
 
-_PARALLEL = 4
+_PARALLEL = 5
 _BANK_RLC = parse_nrlc("25 RLC")
 _OPERATORS = ("deployer", "scheduler")
 
@@ -97,6 +97,8 @@ class Flows:
         self._apps = apps
         self._categories = categories
         self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="flow")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="surface")
+        self._surface: Future[dict[str, list[str]]] | None = None
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._futures: dict[str, Future[Outcome]] = {}
@@ -114,6 +116,18 @@ class Flows:
         self.start([flow])
         return self._futures[flow].result()
 
+    def start_surface(self) -> None:
+        """Begin to ask the packages what they export, behind whatever else runs."""
+        with self._lock:
+            if self._surface is None:
+                self._surface = self._aside.submit(_ask_surface)
+
+    def surface(self) -> dict[str, list[str]]:
+        """The public methods of each package."""
+        self.start_surface()
+        assert self._surface is not None
+        return self._surface.result()
+
     def stop(self) -> None:
         """End what still runs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -121,6 +135,7 @@ class Flows:
             for process in self._running:
                 process.kill()
         self._pool.shutdown(wait=True)
+        self._aside.shutdown(wait=True)
 
     def run(self, script: Path, *, name: str = "", extra: Mapping[str, Any] | None = None) -> Outcome:
         """Run one script with a context of its own; ``extra`` members are added to it. Values that the script prints as
@@ -170,6 +185,13 @@ class Flows:
         key = PrivateKey(secrets.token_bytes(32))
         self._live.give(key.address, ether=1000 * ETHER, rlc=_BANK_RLC)
         return key
+
+
+def _ask_surface() -> dict[str, list[str]]:
+    command = ["nice", "node", "--no-warnings", str(HERE / "surface.mjs")]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
+    surface: dict[str, list[str]] = json.loads(done.stdout)
+    return surface
 
 
 def _hex(key: PrivateKey) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,26 +50,10 @@ def read_rows(heading: str) -> list[Row]:
     return rows
 
 
-@pytest.fixture(scope="session")
-def surface(flows: Flows) -> Future[dict[str, list[str]]]:
-    """What the packages export, asked while the flows run."""
-    command = ["node", "--no-warnings", str(HERE / "surface.mjs")]
-
-    def ask() -> dict[str, list[str]]:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=120)
-        answer: dict[str, list[str]] = json.loads(done.stdout)
-        return answer
-
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(ask)
-    pool.shutdown(wait=False)
-    return future
-
-
 @pytest.mark.parametrize("package", [name for name in SECTIONS if name != "browser"])
-def test_the_page_has_every_public_method_and_no_other(package: str, surface: Future[dict[str, list[str]]]) -> None:
+def test_the_page_has_every_public_method_and_no_other(package: str, flows: Flows) -> None:
     methods = [row.method for row in read_rows(SECTIONS[package])]
-    assert sorted(methods) == surface.result()[package]
+    assert sorted(methods) == flows.surface()[package]
 
 
 @pytest.mark.parametrize("package", SECTIONS)
