@@ -32,6 +32,15 @@ from cloister.worker.settings import WorkerSettings
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
+REDIRECTS = {
+    "/inside": "http://169.254.169.254/latest/meta-data",
+    "/loop": "/loop",
+    "/nowhere": "http://[::1/",
+    "/once": "/file?moved",
+    "/scheme": "file:///etc/passwd",
+}
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers by path."""
 
@@ -40,17 +49,12 @@ class Handler(BaseHTTPRequestHandler):
         if path[1:].isdigit():
             self._answer(int(path[1:]), b"")
             return
+        if path in REDIRECTS:
+            self._answer(302, b"", Location=REDIRECTS[path])
+            return
         match path:
             case "/file":
                 self._answer(200, b"content of " + self.path.encode())
-            case "/inside":
-                self._answer(302, b"", Location="http://169.254.169.254/latest/meta-data")
-            case "/loop":
-                self._answer(302, b"", Location="/loop")
-            case "/once":
-                self._answer(302, b"", Location="/file?moved")
-            case "/scheme":
-                self._answer(302, b"", Location="file:///etc/passwd")
             case "/endless":
                 self._drip(bytes(1 << 16), 0)
             case "/cut":
@@ -152,6 +156,16 @@ def test_missing_in_the_store(store: LocalStore) -> None:
         "http://[fd00::1]/",
         "http://[fe80::1]/",
         "http://224.0.0.1/",
+        "http://[64:ff9b::127.0.0.1]/",
+        "http://[64:ff9b::10.0.0.1]/",
+        "http://[64:ff9b:1::10.0.0.1]/",
+        "http://[2002:7f00:1::]/",
+        "http://[2002:a00:1::]/",
+        "http://[2001::1]/",
+        "http://[::127.0.0.1]/",
+        "http://[fec0::1]/",
+        "http://[ff02::1]/",
+        "http://[::]/",
     ],
 )
 def test_inside_addresses_are_refused(store: LocalStore, web: str, url: str) -> None:
@@ -207,6 +221,7 @@ def test_allowed_network(store: LocalStore, web: str) -> None:
         ("/loop", Denied),
         ("/cut", UnavailableError),
         ("/scheme", InputError),
+        ("/nowhere", Denied),
         ("/endless", TooLarge),
     ],
 )
@@ -271,7 +286,17 @@ def test_networks_that_are_none(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["file:///etc/passwd", "ftp://example.org/a", "/etc/passwd", "", "http://user:pass@example.org/", "http:///a"],
+    [
+        "http://[::1/",
+        "http://x:99999/",
+        "http://x:y/",
+        "file:///etc/passwd",
+        "ftp://example.org/a",
+        "/etc/passwd",
+        "",
+        "http://user:pass@example.org/",
+        "http:///a",
+    ],
 )
 def test_other_locations_are_refused(store: LocalStore, location: str) -> None:
     with pytest.raises(CloisterError):

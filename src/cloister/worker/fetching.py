@@ -28,6 +28,9 @@ _LATER = frozenset({408, 425, 429})
 """Statuses that say: ask again later."""
 _PREFIXES = ("/ipfs/", "/p2p/", "ipfs://")
 
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is public in IPv6 (RFC 4291); the rest is scoped, obsolete or not given to anyone."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NO_SUCH_HOST = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -74,7 +77,7 @@ class ContentFetcher:
             try:
                 target = response.get_redirect_location()
                 if target:
-                    url = urljoin(url, target)
+                    url = _redirected(url, target)
                     continue
                 _check_status(url, response.status)
                 # read1 gives what one read of the socket gave: a peer that drips cannot hold us past the deadline.
@@ -89,11 +92,11 @@ class ContentFetcher:
         raise Denied(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times", code="input-file-refused")
 
     def _request(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as error:
-            raise InputError(f"{quoted(url)} has no valid port") from error
+            raise InputError(f"{quoted(url)} is not a plain web address") from error
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise InputError(f"{quoted(url)} is not a plain web address")
         address = self._resolve(parts.hostname, port)
@@ -111,6 +114,8 @@ class ContentFetcher:
             return pool.request("GET", target, headers=headers, redirect=False, retries=False, preload_content=False)
         except (HTTPError, OSError) as error:
             raise UnavailableError(f"{quoted(url)} does not answer") from error
+        except ValueError as error:  # what may not stand in a request's lines
+            raise InputError(f"{quoted(url)} is not a plain web address") from error
 
     def _resolve(self, host: str, port: int) -> str:
         """Resolve ``host`` to an address that may be asked: all of its addresses must be, so a name cannot hide one."""
@@ -133,11 +138,28 @@ class ContentFetcher:
         return str(addresses[0])
 
     def _may_ask(self, address: IpAddress) -> bool:
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        real = mapped or address
+        real = _real_address(address)
         if any(real.version == network.version and real in network for network in self._allowed):
             return True
+        if isinstance(real, ipaddress.IPv6Address) and real not in _GLOBAL_UNICAST:
+            return False
         return real.is_global and not real.is_multicast
+
+
+def _real_address(address: IpAddress) -> IpAddress:
+    """The IPv4 address that an IPv6 address stands for on the way (RFC 4291, 6052, 3056), or the address itself."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _redirected(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise Denied(f"{quoted(url)} redirects to no web address", code="input-file-refused") from error
 
 
 def _check_status(url: str, status: int) -> None:
