@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.interop.bundles import build_app
 from tests.interop.conftest import APPS
 from tests.interop.javascript import JavaScript, JavaScriptError, javascript
-from tests.support.network import RUN_PRICE, LiveNetwork
+from tests.support.network import RUN_PRICE, LiveNetwork, wait_for
 
 from cloister import DataProtector
 from cloister.datasets.packing import pack
@@ -103,6 +103,12 @@ def _process(person: Person, data: str, app: App, **options: Any) -> Any:
     wanted = {"protectedData": data, "app": app.address, "workerpoolMaxPrice": RUN_PRICE, "path": "result.json"}
     wanted |= {"workerpool": person.py.connection.network.workerpool}
     return person.js.start("processProtectedData", wanted | options)
+
+
+def _wait_for_none(person: Person, data: Address) -> None:
+    """Wait until neither client lists a grant on the data; the market reads the chain a moment later."""
+    wait_for(f"{data} without grants", lambda: person.js.call("getGrantedAccess", protectedData=data)["count"] == 0)
+    assert list(person.py.get_granted_access(protected_data=data)) == []
 
 
 def _protect_cbc(person: Person, name: str) -> Address:
@@ -222,10 +228,10 @@ def test_grants_of_one_are_revoked_in_the_other(owner: Person, requester: Person
     listed = owner.js.call("getGrantedAccess", protectedData=ours, bulkOnly=True)["grantedAccess"]
     revoked = owner.js.call("revokeOneAccess", listed[0])
     assert revoked["access"]["sign"] == "0x" + made[ours].order.sign.hex()
-    assert list(requester.py.get_granted_access(protected_data=ours)) == []
+    _wait_for_none(requester, ours)
     revoked = owner.js.call("revokeAllAccess", protectedData=theirs)
     assert len(revoked) == 1
-    assert list(requester.py.get_granted_access(protected_data=theirs)) == []
+    _wait_for_none(requester, theirs)
 
     for address in (ours, theirs):
         owner.js.call("grantAccess", protectedData=address, authorizedApp=app.address, authorizedUser=ZERO_ADDRESS)
@@ -234,7 +240,7 @@ def test_grants_of_one_are_revoked_in_the_other(owner: Person, requester: Person
     owner.py.revoke_access(grant)
     assert [grant.protected_data for grant, _ in owner.py.revoke_all_access(theirs)] == [theirs]
     for address in (ours, theirs):
-        assert owner.js.call("getGrantedAccess", protectedData=address) == {"count": 0, "grantedAccess": []}
+        _wait_for_none(owner, address)
         with pytest.raises(Denied):
             requester.py.process_protected_data(address, app=app, workerpool_max_price=RUN_PRICE)
 
@@ -302,7 +308,7 @@ def test_requests_of_one_are_matched_by_the_other(owner: Person, requester: Pers
         assert _seen(requester.py.get_result_from_completed_task(task))["data"] == {"a": "x"}
         opened = requester.js.call("getResultFromCompletedTask", taskId=task, path="result.json")
         assert _seen(opened["result"])["data"] == {"a": "x"}
-    assert list(requester.py.get_granted_access(protected_data=data)) == []
+    _wait_for_none(requester, data)
 
 
 def test_bulk_prepared_by_one_is_run_by_the_other(owner: Person, requester: Person, app: App) -> None:
