@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cloister.cli.session import Session, options
+
+if TYPE_CHECKING:
+    from cloister.attestation.receipt import BulkUse
 
 RECEIPT_CAP = 256 * 1024
 
@@ -41,6 +45,7 @@ def verify(session: Session, file: Path) -> None:
         "app_digest": "0x" + binding.app_digest.hex(),
         "dataset": None if dataset is None else "0x" + dataset.address.hex(),
         "dataset_checksum": None if dataset is None else "0x" + dataset.checksum.hex(),
+        "bulk": None if claims.bulk is None else [_describe(item) for item in claims.bulk],
         "result_digest": "0x" + claims.result_digest.hex(),
         "started_at": datetime.fromtimestamp(claims.started_at, UTC).isoformat(),
         "finished_at": datetime.fromtimestamp(claims.finished_at, UTC).isoformat(),
@@ -50,8 +55,28 @@ def verify(session: Session, file: Path) -> None:
         from cloister.cli.render import errors, facts
 
         click.secho("the receipt holds", fg="green", bold=True)
-        facts([(name.replace("_", " "), text) for name, text in value.items() if name not in ("verified", "warning")])
+        facts(
+            [
+                (name.replace("_", " "), text)
+                for name, text in value.items()
+                if name not in ("verified", "warning", "bulk")
+            ]
+        )
+        for item in claims.bulk or ():
+            click.echo(f"{'0x' + item.address.hex()}  {item.cause or 'ok'}")
         if verified.warning:
             errors.print(verified.warning, style="bold yellow")
 
     session.show(value, draw)
+
+
+def _describe(item: BulkUse) -> dict[str, str | None]:
+    """One item of a bulk slice: what was opened, under which grant, or why nothing was."""
+    use = item.released
+    hashes = {
+        "checksum": None if use is None else use.checksum,
+        "order_hash": None if use is None else use.order_hash,
+        "policy_hash": None if use is None else use.policy_hash,
+    }
+    texts = {name: None if value is None else "0x" + value.hex() for name, value in hashes.items()}
+    return {"dataset": "0x" + item.address.hex(), "cause": item.cause, **texts}
