@@ -98,6 +98,8 @@ APP_REFUSED = "app-refused"
 """Refusal of a worker: the app's content is not a bundle, or not the one of its checksum."""
 DATA_UNREADABLE = "data-unreadable"
 """Refusal of a worker: the published ciphertext does not open with the key that the SMS has."""
+REFUSAL_CAP = 64
+"""Longest code of a refusal, in characters."""
 FINAL_CODES = FINAL_REFUSALS | {APP_UNREACHABLE, APP_REFUSED, DATA_UNREADABLE}
 """Codes of refusals that every other try of a task would meet too."""
 

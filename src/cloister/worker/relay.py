@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE, DATA_UNREADABLE
+from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE, DATA_UNREADABLE, REFUSAL_CAP
 from cloister.errors import (
     QUOTE_CAP,
     CloisterError,
@@ -251,7 +251,7 @@ class _Relay:
         except UnavailableError:
             raise
         except CloisterError as error:
-            self._refusal = error.code
+            self._refusal = quoted(error.code)[:REFUSAL_CAP]
             raise
         message = scheduler_authorization(request.worker, request.task_id, request.enclave_challenge)
         verify_personal_signature(message, answer.authorization, answer.sms)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from cloister.clients.scheduler import LOG_CHARACTERS, STAGES_CAP, WAIT_CAP, ReplicateStatus
+from cloister.clients.scheduler import LOG_CHARACTERS, REFUSAL_CAP, STAGES_CAP, WAIT_CAP, ReplicateStatus
 from cloister.errors import CloisterError
 from cloister.protocol.codec import Address, Bytes32, parse_hex
 
@@ -109,7 +109,7 @@ class OutcomeRequest(_Plain):
     results: ResultsText | None = None
     results_callback: HexText | None = None
     exit_code: ExitCode | None = None
-    refusal: str | None = Field(default=None, max_length=64)
+    refusal: str | None = Field(default=None, max_length=REFUSAL_CAP)
     stages: list[StageTold] = Field(default=[], max_length=STAGES_CAP)
 
 
