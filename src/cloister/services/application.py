@@ -33,6 +33,13 @@ __all__ = ["ApplicationSettings", "BackgroundServer", "build_application", "serv
 
 log = logging.getLogger("cloister.application")
 
+EXPOSED_HEADERS = (
+    *("Content-Length", "Content-Range", "Accept-Ranges", "Content-Disposition", "ETag", "Allow"),
+    *("X-Ipfs-Path", "X-Ipfs-Roots", "X-Stream-Output", "X-Chunked-Output", "X-Content-Length"),
+    *("X-Request-Id", "Retry-After", "WWW-Authenticate"),
+)
+"""What a page of another origin may read of an answer's head."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApplicationSettings:
@@ -105,13 +112,14 @@ def build_application(
         render=ownership.render,
         cap_of=ownership.cap_of(settings.limits.max_body),
         is_mounted=lambda path: any(each.leads(path) for each in ownership.mounted),
+        is_head=lambda scope: _is_head(app.router.routes, scope),
     )
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["Content-Length", "Content-Range", "ETag", "X-Ipfs-Path", "X-Ipfs-Roots", "X-Request-Id"],
+        expose_headers=list(EXPOSED_HEADERS),
         max_age=3600,
     )
     return app
@@ -216,6 +224,14 @@ class _Ownership:
             return default
 
         return find
+
+
+def _is_head(routes: Sequence[BaseRoute], scope: Scope) -> bool:
+    """Whether HEAD is asked of a path that has GET and no HEAD of its own."""
+    asked = {**scope, "method": "GET"}
+    return any(route.matches(asked)[0] is Match.FULL for route in routes) and not any(
+        route.matches({**scope})[0] is Match.FULL for route in routes
+    )
 
 
 _OPERATIONAL_PARTS = frozenset({"network"})

@@ -30,6 +30,9 @@ error_log = logging.getLogger("cloister.errors")
 Render = Callable[[str, Failure], Response]
 """Renders a failure for a path: the owner of the path decides the form."""
 
+IsHead = Callable[[Scope], bool]
+"""Tells whether a HEAD request is one for a GET endpoint, which then answers it without the body."""
+
 IsMounted = Callable[[str], bool]
 """Tells whether a path leads to a mounted application, which may speak WebSocket."""
 
@@ -129,8 +132,10 @@ class Edge:
         render: Render,
         cap_of: CapOf,
         is_mounted: IsMounted = lambda _path: False,
+        is_head: IsHead = lambda _scope: False,
     ) -> None:
         self._app = app
+        self._is_head = is_head
         self._is_mounted = is_mounted
         self._limits = limits
         self._meter = meter
@@ -148,6 +153,10 @@ class Edge:
             else:
                 await send({"type": "websocket.close", "code": 1003})
             return
+        _take_absolute_form(scope)
+        if scope["method"] == "HEAD" and self._is_head(scope):
+            # The server goes by its own scope and sends no body.
+            scope = {**scope, "method": "GET"}
         cap = self._cap_of(scope)
         exchange = _Exchange(scope, receive, send, cap, self._limits)
         scope.setdefault("state", {})["request_id"] = exchange.identifier
@@ -202,6 +211,15 @@ class Edge:
             access_log.info("%s", json.dumps(line))
 
 
+def _take_absolute_form(scope: Scope) -> None:
+    """Read ``GET http://host/path`` as ``GET /path`` (RFC 9112, 3.2.2); the host is as good as a Host header."""
+    path, raw = scope["path"], scope.get("raw_path") or b""
+    if path.startswith("/") or not raw.lower().startswith((b"http://", b"https://")):
+        return
+    scope["path"] = "/" + path.partition("://")[2].partition("/")[2]
+    scope["raw_path"] = b"/" + raw.partition(b"://")[2].partition(b"/")[2]
+
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -224,6 +242,9 @@ def refuse_request(scope: Scope, limits: EdgeLimits, cap: int | None) -> Failure
         return Failure(431, "too-large", f"request has more than {limits.max_headers} headers")
     if sum(len(name) + len(value) for name, value in headers) > limits.max_header_bytes:
         return Failure(431, "too-large", f"request headers exceed {limits.max_header_bytes} bytes")
+    if {name for name, _ in headers} >= {b"content-length", b"transfer-encoding"}:
+        # What a proxy before us takes for the end of the body may not be what we do (RFC 9112, 6.1).
+        return Failure(400, "invalid-input", "a request has content-length or transfer-encoding, not both")
     lengths = {value for name, value in headers if name == b"content-length"}
     if len(lengths) > 1 or not all(value.isdigit() for value in lengths):
         return Failure(400, "invalid-input", "content-length is not one decimal number")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
+import sys
 import threading
+from http import HTTPStatus
 from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -15,7 +18,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cloister.errors import CloisterError, UnavailableError
+from cloister.errors import CloisterError, ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -57,6 +60,32 @@ class _GuardedProtocol(H11Protocol):
         super().on_response_complete()
         self._watch_head()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP in the form of every other refusal, and close.
+
+        Called while h11's error is handled, which knows the status (431 for an overlong head, 501 for a coding that
+        nobody speaks).
+        """
+        self._stop_watch()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()  # an answer is under way: breaking it off is the only honest end
+            return
+        status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        text, code = _NOT_HTTP.get(status, ("the request is not valid HTTP/1.1", "invalid-input"))
+        # ``ok`` for the clients of the market: the path, and so the owner of the answer, is not known here.
+        body = json.dumps({"ok": False, "error": text, "code": code, "hint": None}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"access-control-allow-origin", b"*"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"connection", b"close"),
+        ]
+        head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def _watch_head(self) -> None:
         # Before the first request there is no cycle, whatever the base class's annotation says.
         fresh = cast("object | None", self.cycle) is None
@@ -75,6 +104,12 @@ class _GuardedProtocol(H11Protocol):
         self._head_timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+_NOT_HTTP = {
+    431: (f"the head of the request exceeds {MAX_HEAD} bytes", "too-large"),
+    501: ("this transfer coding is not known here", "invalid-input"),
+}
 
 
 class _Server(uvicorn.Server):
@@ -136,7 +171,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise UnavailableError(
+        raise ConfigurationError(
             f"cannot listen on {host} port {port}: {error.strerror}", hint="is another server using this port?"
         ) from error
     listener.set_inheritable(False)
@@ -152,7 +187,8 @@ def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> None:
     """Serve until SIGINT or SIGTERM, then let answers under way end (at most ``GRACE_SECONDS``) and stop the parts.
 
     Raises:
-        UnavailableError: the port is taken, or a part did not start (the log says why).
+        ConfigurationError: the port is taken, or not ours to take.
+        UnavailableError: a part did not start (the log says why).
         CloisterError: what kept a part from starting, where it said so.
     """
     listener = _listen(host, port)
@@ -177,7 +213,8 @@ def _start_failure(app: ASGIApp) -> CloisterError:
 class BackgroundServer:
     """An application served from a thread of this process, on a port of the system's choice unless one is given.
 
-    ``with BackgroundServer(app) as server: server.url``. Start and stop from one thread.
+    ``with BackgroundServer(app) as server: server.url``. Start and stop from one thread. Making one takes the port:
+    ``ConfigurationError`` when it is taken.
     """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:

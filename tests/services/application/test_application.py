@@ -246,7 +246,7 @@ def test_a_part_that_does_not_start_stops_the_others() -> None:
 def test_a_taken_port_is_a_clear_error() -> None:
     with (
         BackgroundServer(build_application([])) as server,
-        pytest.raises(UnavailableError, match=r"cannot listen on 127\.0\.0\.1 port"),
+        pytest.raises(ConfigurationError, match=r"cannot listen on 127\.0\.0\.1 port"),
     ):
         BackgroundServer(build_application([]), port=urlsplit(server.url).port or 0)
 
