@@ -26,6 +26,7 @@ MODULES = HERE.parents[1] / "interop" / "node_modules"
 @pytest.fixture
 def market(deployed: DeployedChain, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MarketWorld]:
     with MarketWorld(deployed, tmp_path, label=request.node.name).serving() as world:
+        world.synced()  # deals of other tests on this chain are news to a new market, and would be told
         yield world
 
 
