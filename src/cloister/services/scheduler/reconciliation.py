@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from cloister.protocol.tasks import Contribution, ContributionStatus, Task, TaskStatus
 from cloister.services.scheduler.rows import add_line, cancel_leases, lock_task, move_lease, recount, set_status
 from cloister.services.scheduler.states import LIVE_STATES, LeaseEvent, LeaseState, Phase
 from cloister.services.scheduler.statuses import PublicTaskStatus
-from cloister.services.scheduler.tables import leases, tasks
+from cloister.services.scheduler.tables import history, leases, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cloister.protocol.codec import Address, Bytes32
     from cloister.services.database import Database
 
+_MOMENT = 0.001
 _STANDING = (LeaseState.CONTRIBUTED, LeaseState.REVEALED, LeaseState.DONE)
 
 
@@ -97,8 +98,14 @@ def _note_initialized(session: Session, task: Row[Any], now: float) -> None:
         set_status(session, task, PublicTaskStatus.INITIALIZED, now)
         if task.live:  # it was leased while its first transaction was under way, and INITIALIZING took the word away
             set_status(session, task, PublicTaskStatus.RUNNING, now)
-    else:
-        add_line(session, task.task_id, None, PublicTaskStatus.INITIALIZED, now)
+    else:  # its only try may have failed before the chain showed this
+        said = select(func.min(history.c.at)).where(
+            history.c.task_id == task.task_id, history.c.lease_id.is_(None), history.c.status == task.status
+        )
+        at = session.execute(said).scalar_one()
+        add_line(
+            session, task.task_id, None, PublicTaskStatus.INITIALIZED, now if at is None else min(now, at - _MOMENT)
+        )
 
 
 def _active(session: Session, task: Row[Any], observed: Observed, now: float, lease_seconds: float) -> None:

@@ -35,7 +35,9 @@ class Views:
         """
         with self._database.read_scope() as session:
             task = self._task(session, task_id)
-            lines = session.execute(select(history).where(history.c.task_id == task_id).order_by(history.c.id)).all()
+            lines = session.execute(
+                select(history).where(history.c.task_id == task_id).order_by(history.c.at, history.c.id)
+            ).all()
             tries = session.execute(
                 select(leases).where(leases.c.task_id == task_id).order_by(leases.c.created_at)
             ).all()
