@@ -20,7 +20,7 @@ ROW_BUDGET = 50_000
 """Most rows that one query may load."""
 TEXT_BUDGET = 32 * 1024 * 1024
 """Most characters that one query may load."""
-STATEMENT_BUDGET = 400
+STATEMENT_BUDGET = 200
 """Most questions that one query may put to the database."""
 _CHUNK = 500
 
