@@ -8,7 +8,7 @@ import { as, bytes32, probe, reader, text } from './_people.mjs';
 const HUB = new Interface(['function initialize(bytes32,uint256)']);
 
 await flow(async ({ check, wallets }) => {
-  const { developer, pool, requester, other } = await wallets({ developer: {}, pool: { stake: '1' }, requester: { stake: '1' }, other: {} });
+  const { developer, pool, requester, other } = await wallets({ developer: {}, pool: { stake: '1' }, requester: { stake: '1' }, other: { stake: '1' } });
   const [dev, keeper, iexec] = [as(developer), as(pool), as(requester)];
   const [app, workerpool] = await Promise.all([
     dev.app.deployApp(probe(developer)).then((done) => done.address),
@@ -51,6 +51,27 @@ await flow(async ({ check, wallets }) => {
     }),
   ]);
 
+  await check('app.deployApp, task.fetchOffchainInfo: a reference that is no bundle can be registered; its tasks fail at once with the cause', async () => {
+    const image = (await dev.app.deployApp({ ...probe(developer, 'image'), multiaddr: 'docker.io/library/hello-world:latest' })).address;
+    const asking = as(other);
+    const { orders: [offer] } = await reader().orderbook.fetchWorkerpoolOrderbook({ workerpool: network.workerpool, category: 0, minTag: ['tee', 'tdx'] });
+    const { dealid } = await asking.order.matchOrders({
+      apporder: await dev.order.signApporder(await dev.order.createApporder({ app: image })),
+      workerpoolorder: offer.order,
+      requestorder: await asking.order.signRequestorder(await asking.order.createRequestorder({ app: image, category: 0, workerpoolmaxprice: '0.02 RLC' })),
+    });
+    const task = await asking.deal.computeTaskId(dealid, 0);
+    const ended = await until('RUNNING_FAILED', async () => {
+      const info = await reader().task.fetchOffchainInfo(task).catch(() => null);
+      return info?.task.status === 'RUNNING_FAILED' ? info : null;
+    });
+    const cause = /^APP_IMAGE_DOWNLOAD_FAILED: docker\.io\/library\/hello-world:latest is neither an \/ipfs\/ location nor a web address/;
+    assert.equal(ended.replicates.length, 1);
+    assert.match(ended.replicates[0].statusHistory.at(-1).cause, cause);
+    assert.match(ended.task.statusHistory.find(({ status }) => status === 'RUNNING_FAILED').cause, cause);
+    assert.equal(ended.task.statusHistory.at(-1).status, 'RUNNING_FAILED');
+  });
+
   // Meanwhile: services that are down, and one that answers 500 to everything.
   const broken = createServer((request, response) => response.writeHead(500, { 'content-type': 'application/json' }).end('{"error":"boom"}'));
   await new Promise((done) => broken.listen(0, '127.0.0.1', done));
@@ -65,6 +86,11 @@ await flow(async ({ check, wallets }) => {
     await refuses(call(reader({ [option]: deadUrl })), className, `${prefix}: Connection to ${deadUrl} failed with a network error`);
     await refuses(call(reader({ [option]: brokenUrl })), className, `${prefix}: Server at ${brokenUrl} encountered an internal error`);
   })));
+  const compass = createServer((request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ apiUrl: brokenUrl })));
+  await new Promise((done) => compass.listen(0, '127.0.0.1', done));
+  await check('task.fetchOffchainInfo: a scheduler that is broken is named', () =>
+    refuses(reader({ compassURL: `http://127.0.0.1:${compass.address().port}` }).task.fetchOffchainInfo(single.tasks[0]), 'WorkerpoolCallError', `Workerpool API error: Server at ${brokenUrl} encountered an internal error`));
+  compass.close();
   await check('task.fetchOffchainInfo, task.fetchLogs: a pool that nobody runs has no API', async () => {
     await refuses(reader().task.fetchOffchainInfo(single.tasks[0]), 'Error', `Impossible to resolve API url for workerpool ${workerpool}`);
     await refuses(iexec.task.fetchLogs(single.tasks[0]), 'Error', `Impossible to resolve API url for workerpool ${workerpool}`);

@@ -3,7 +3,7 @@ import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { utils } from 'iexec';
 import JSZip from 'jszip';
 import { create } from 'kubo-rpc-client';
-import { assert, configuration, flow, keepSecret, network, refuses, rpc, send, until } from '../../harness.mjs';
+import { assert, configuration, deadUrl, flow, keepSecret, network, refuses, rpc, send, until } from '../../harness.mjs';
 import { as, bytes32, probe, reader, text } from './_people.mjs';
 
 const sha256 = (bytes) => createHash('sha256').update(Buffer.from(bytes)).digest('hex');
@@ -157,6 +157,8 @@ await flow(async ({ check, wallets }) => {
         assert.equal(resultDigest, `0x${sha256(await zip.file('result.json').async('uint8array'))}`);
       }
     })),
+    dealt.then(() => check('task.fetchResults: a gateway that is down is named', () =>
+      refuses(reader({ ipfsGatewayURL: deadUrl }).task.fetchResults(double.tasks[0]), 'IpfsGatewayCallError', `IPFS gateway error: Connection to ${deadUrl} failed with a network error`))),
     dealt.then(() => check('task.fetchLogs: what the app said, for the requester only', async () => {
       const [task] = double.tasks;
       const logs = await iexec.task.fetchLogs(task);
