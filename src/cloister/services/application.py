@@ -7,9 +7,11 @@ Our own operational paths live under ``/-/``, where no part may stand, because i
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Request
@@ -24,6 +26,17 @@ from starlette.types import Receive, Scope, Send
 
 from cloister.errors import CloisterError, ConfigurationError, quoted
 from cloister.services import failures
+from cloister.services.descriptions import (
+    TEXT,
+    Described,
+    Description,
+    Operation,
+    answer,
+    complete_description,
+    exactly,
+    list_of,
+    with_members,
+)
 from cloister.services.edge import CapOf, Edge, EdgeLimits, Meter, error_log
 from cloister.services.part import Failure, Mount, OffersMount, Part, RendersFailures, marked_body_cap
 from cloister.services.server import BackgroundServer, serve
@@ -104,6 +117,9 @@ def build_application(
             app.router.routes.append(ownership.claim_mount(part, part.mount()))
     app.state.closing = tuple(each.mount.close for each in ownership.mounted)
     app.include_router(_operations(state, meter))
+    _describe(app, [_OPERATIONS, *(part.describe() for part in parts if isinstance(part, Described))])
+    if not ownership.serves("GET", "/openapi.json"):
+        app.add_api_route("/openapi.json", app.openapi, include_in_schema=False)
     _install_handlers(app, ownership)
     app.add_middleware(
         Edge,
@@ -198,6 +214,9 @@ class _Ownership:
             if mark:
                 self._capped.append((route, mark[0]))
 
+    def serves(self, method: str, path: str) -> bool:
+        return (method, path) in self._seen
+
     def claim_mount(self, part: Part, mount: Mount) -> _Mounted:
         segment = _first_segment(mount.path)
         if mount.path != f"/{segment}" or segment in self._by_segment or segment == "-":
@@ -291,6 +310,33 @@ def _operations(state: _State, meter: Meter) -> APIRouter:
         return {"version": __version__, "parts": [part.name for part in state.parts]}
 
     return router
+
+
+_OPERATIONS = Description(
+    {
+        ("GET", "/-/health"): Operation("health", {200: answer(exactly(status={"enum": ["ok"]}))}),
+        ("GET", "/-/ready"): Operation(
+            "ready",
+            {status: answer(exactly(ready={"type": "boolean"}, parts={"type": "object"})) for status in (200, 503)},
+        ),
+        ("GET", "/-/metrics"): Operation("serviceMetrics", {200: answer(TEXT, "text/plain")}),
+        ("GET", "/-/version"): Operation("release", {200: answer(with_members(version=TEXT, parts=list_of(TEXT)))}),
+    }
+)
+
+
+def _describe(app: FastAPI, described: Sequence[Description]) -> None:
+    """Let ``app.openapi`` give the framework's document with the parts' own words; it is made once, when asked for."""
+    framework = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Duplicate Operation ID")  # the tables give every operation its own
+                app.openapi_schema = complete_description(framework(), described)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _readiness(part: Part) -> str:

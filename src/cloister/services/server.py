@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from http import HTTPStatus
 from collections.abc import Generator
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 

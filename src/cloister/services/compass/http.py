@@ -12,8 +12,10 @@ from starlette.routing import Match
 
 from cloister.errors import ConfigurationError, DecodeError, NotFound, quoted
 from cloister.protocol.codec import Address
+from cloister.services.compass.description import COMPASS
 from cloister.services.compass.directory import ChainEntries, DirectoryFile
 from cloister.services.compass.settings import CompassSettings
+from cloister.services.descriptions import Description
 
 _CHAIN: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 
@@ -36,6 +38,10 @@ class CompassPart:
     def __init__(self, settings: CompassSettings) -> None:
         self._chain_id = settings.chain_id
         self._file = DirectoryFile(settings.path)
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return COMPASS
 
     def router(self) -> APIRouter:
         """The two lookups."""

@@ -14,8 +14,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from cloister.errors import InputError
+from cloister.services.descriptions import Description
 from cloister.services.gateway.adding import Adding, AddOptions
 from cloister.services.gateway.answers import content_response
+from cloister.services.gateway.description import GATEWAY
 from cloister.services.gateway.multipart import parse_boundary
 from cloister.services.gateway.receiving import Receiving
 from cloister.services.gateway.rpc import Rpc
@@ -68,6 +70,10 @@ class GatewayPart:
             "hint": failure.hint,
         }
         return JSONResponse(body, status_code=failure.status)
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return GATEWAY
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["gateway"])

@@ -17,7 +17,9 @@ from starlette.responses import Response
 from cloister.errors import CloisterError, DecodeError, InputError, NotFound, UnavailableError, quoted
 from cloister.protocol.codec import parse_json
 from cloister.services.database import Database
+from cloister.services.descriptions import Description
 from cloister.services.following import Follower
+from cloister.services.indexer.description import INDEXER
 from cloister.services.indexer.service import QueryService
 from cloister.services.indexer.slices import SliceReader
 from cloister.services.indexer.subgraphs import SUBGRAPHS
@@ -92,6 +94,10 @@ class IndexerPart:
         """Errors in GraphQL's form: clients read ``errors`` whatever the status."""
         extensions = {"code": failure.code} | ({} if failure.hint is None else {"hint": failure.hint})
         return _json({"errors": [{"message": failure.message, "extensions": extensions}]}, status=failure.status)
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return INDEXER
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["indexer"])

@@ -14,8 +14,10 @@ from starlette.responses import PlainTextResponse, Response
 from cloister.errors import InputError, NotFound, TooLarge, UnavailableError
 from cloister.protocol.codec import Bytes32
 from cloister.services.database import Database
+from cloister.services.descriptions import Description
 from cloister.services.part import body_cap
 from cloister.services.resultproxy.authorizations import BODY_CAP
+from cloister.services.resultproxy.description import RESULT_PROXY
 from cloister.services.resultproxy.service import ResultService
 from cloister.services.resultproxy.settings import ResultProxySettings
 from cloister.services.resultproxy.tokens import UploadGrant
@@ -49,6 +51,10 @@ class ResultProxyPart:
     def check_ready(self) -> None:
         """Return when the database answers. Raises: UnavailableError."""
         self._database.check_ready()
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return RESULT_PROXY
 
     def router(self) -> APIRouter:
         """The routes."""

@@ -13,7 +13,9 @@ from cloister.chain.events import EventReader
 from cloister.chain.logs import TOPICS
 from cloister.errors import CloisterError, UnavailableError
 from cloister.services.authentication import RequestAuthenticator
+from cloister.services.descriptions import Description
 from cloister.services.scheduler.bell import Bell
+from cloister.services.scheduler.description import SCHEDULER
 from cloister.services.scheduler.duties import Duties
 from cloister.services.scheduler.http import build_router
 from cloister.services.scheduler.service import ChainClock, SchedulerService
@@ -72,6 +74,10 @@ class SchedulerPart:
         self._watched_turn = 0
         self._looked_at = 0.0
         self._threads: list[threading.Thread] = []
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return SCHEDULER
 
     def router(self) -> APIRouter:
         return build_router(self._service, self._authenticator)

@@ -15,8 +15,10 @@ from cloister.protocol.policies import POLICY_CAP
 from cloister.protocol.sessions import CALL_CAP, FINAL_REFUSALS, parse_session_call
 from cloister.services.authentication import RequestAuthenticator
 from cloister.services.database import Database
+from cloister.services.descriptions import Description
 from cloister.services.failures import describe_error
 from cloister.services.part import body_cap
+from cloister.services.sms.description import SMS
 from cloister.services.sms.schemas import NonceRequest
 from cloister.services.sms.service import SecretService, requester_secret_name, web2_secret_name
 from cloister.services.sms.sessions import SessionService
@@ -63,6 +65,10 @@ class SmsPart:
     def check_ready(self) -> None:
         self._database.check_ready()
         self._sessions.check_ready()
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return SMS
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["sms"])
