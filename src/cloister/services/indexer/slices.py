@@ -85,14 +85,14 @@ class SliceReader:
         self._content = content
         self._domain = domain
         self._stopping = threading.Event()
-        self._wake = threading.Event()
+        self._wakes = [threading.Event() for _ in range(READERS)]
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start reading what is pending from an earlier run as well."""
         self._threads = [
-            threading.Thread(target=self._run, name=f"indexer slices {number}", daemon=True)
-            for number in range(READERS)
+            threading.Thread(target=self._run, args=(wake,), name=f"indexer slices {number}", daemon=True)
+            for number, wake in enumerate(self._wakes)
         ]
         for thread in self._threads:
             thread.start()
@@ -100,14 +100,15 @@ class SliceReader:
     def stop(self) -> None:
         """Stop after the file under way. Safe to call twice, and without a start."""
         self._stopping.set()
-        self._wake.set()
+        self.wake()
         for thread in self._threads:
             thread.join(FILE_SECONDS)
         self._threads = []
 
     def wake(self) -> None:
         """Tell that something new is pending."""
-        self._wake.set()
+        for wake in self._wakes:
+            wake.set()
 
     def step(self) -> float:
         """Read what is due, and return after how many seconds something may be due again.
@@ -153,7 +154,7 @@ class SliceReader:
                 raise UnavailableError("content storage is too slow", code="timeout")
         return bytes(raw)
 
-    def _run(self) -> None:
+    def _run(self, wake: threading.Event) -> None:
         while not self._stopping.is_set():
             delay = IDLE_SECONDS
             try:
@@ -163,8 +164,8 @@ class SliceReader:
             except Exception:
                 log.exception("bulk files could not be read and are tried again")
             if delay > 0:
-                self._wake.wait(delay)
-                self._wake.clear()
+                wake.wait(delay)
+                wake.clear()
 
 
 def _now_ms() -> int:
