@@ -20,7 +20,8 @@ from cloister.services.descriptions import (
 
 _BYTES: Schema = {"type": "string", "format": "binary"}
 _CID: Schema = {"type": "string", "pattern": "^(Qm|ba)[0-9A-Za-z]+$"}
-_LINES: Schema = {"type": "string", "description": "one JSON object a line"}
+_LINES: Schema = {"description": "one JSON object a line"}
+_LINES_OR_ONE: Schema = {"description": "one JSON object, or with ``stream`` or ``progress`` one JSON object a line"}
 _MEDIA = (
     *("*/*", "application/vnd.ipld.raw", "application/vnd.ipld.car"),
     *("application/vnd.ipld.dag-json", "application/x-tar", "text/html"),
@@ -68,11 +69,11 @@ GATEWAY = Description(
             {200: {"application/x-tar": _BYTES, "application/gzip": _BYTES}},
             (403, 404, 413),
         ),
-        ("POST", "/api/v0/ls"): _call("ls"),
+        ("POST", "/api/v0/ls"): _call("ls", _LINES_OR_ONE),
         ("POST", "/api/v0/files/stat"): _call(
             "filesStat", exactly(Hash=_CID, Size=COUNT, CumulativeSize=COUNT, Blocks=COUNT, Type=TEXT)
         ),
-        ("POST", "/api/v0/refs"): _call("refs"),
+        ("POST", "/api/v0/refs"): _call("refs", _LINES),
         ("POST", "/api/v0/block/get"): _call("blockGet", _BYTES, media="application/octet-stream"),
         ("POST", "/api/v0/block/stat"): _call("blockStat", exactly(Key=_CID, Size=COUNT)),
         ("POST", "/api/v0/object/stat"): _call("objectStat", with_members(Hash=_CID, NumLinks=COUNT, BlockSize=COUNT)),
@@ -80,8 +81,8 @@ GATEWAY = Description(
         ("POST", "/api/v0/dag/resolve"): _call("dagResolve", exactly(Cid=ANY_OBJECT, RemPath=TEXT)),
         ("POST", "/api/v0/dag/export"): _call("dagExport", _BYTES, media="application/vnd.ipld.car"),
         ("POST", "/api/v0/resolve"): _call("resolve", exactly(Path={"type": "string", "pattern": "^/ipfs/"})),
-        ("POST", "/api/v0/pin/add"): _call("pinAdd", with_members(Pins=list_of(_CID))),
-        ("POST", "/api/v0/pin/ls"): _call("pinLs"),
+        ("POST", "/api/v0/pin/add"): _call("pinAdd", _LINES_OR_ONE),
+        ("POST", "/api/v0/pin/ls"): _call("pinLs", _LINES_OR_ONE),
         ("POST", "/api/v0/version"): _plain("nodeVersion", with_members(Version=TEXT)),
         ("POST", "/api/v0/id"): _plain("nodeId", with_members(ID=TEXT, AgentVersion=TEXT, Addresses=list_of(TEXT))),
         ("POST", "/api/v0/repo/stat"): _plain("repoStat", with_members(RepoSize=COUNT, NumObjects=COUNT)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cloister.services.descriptions import (
     ADDRESS,
     ANY_OBJECT,
@@ -48,6 +50,12 @@ def _set(name: str, parameters: dict[str, Schema], *refusals: int) -> Operation:
     return Operation(name, _DONE, (401, *refusals), _SECRET, parameters, "signature", text)
 
 
+def _set_listed(name: str, parameters: dict[str, Schema], *refusals: int) -> Operation:
+    """The two families whose 401 and 409 iExec's SMS gives in another form."""
+    told = _set(name, parameters, *refusals)
+    return replace(told, answers={**_DONE, 401: answer(_FAILED_SECRET), 409: answer(_FAILED_SECRET)})
+
+
 def _erase(name: str, parameters: dict[str, Schema]) -> Operation:
     return Operation(name, _DONE, (401, 403, 404, 409), parameters=parameters, security="request")
 
@@ -64,10 +72,10 @@ SMS = Description(
         ("PUT", "/secrets/web2"): _set("replaceAccountSecret", _WEB2, 404, 409),
         ("DELETE", "/secrets/web2"): _erase("eraseAccountSecret", _WEB2),
         ("HEAD", "/apps/{app}/secrets"): _look("hasAppSecret", _APP),
-        ("POST", "/apps/{app}/secrets"): _set("setAppSecret", _APP, 404, 409),
+        ("POST", "/apps/{app}/secrets"): _set_listed("setAppSecret", _APP, 404),
         ("DELETE", "/apps/{app}/secrets"): _erase("eraseAppSecret", _APP),
         ("HEAD", "/requesters/{requester}/secrets/{name}"): _look("hasRequesterSecret", _REQUESTER),
-        ("POST", "/requesters/{requester}/secrets/{name}"): _set("setRequesterSecret", _REQUESTER, 409),
+        ("POST", "/requesters/{requester}/secrets/{name}"): _set_listed("setRequesterSecret", _REQUESTER),
         ("DELETE", "/requesters/{requester}/secrets/{name}"): _erase("eraseRequesterSecret", _REQUESTER),
         ("GET", "/tee/framework"): Operation("teeFramework", {200: answer({"enum": ["TDX"]})}),
         ("GET", "/tee/properties/{framework}"): Operation(
