@@ -275,6 +275,7 @@ def test_requests_of_one_are_matched_by_the_other(owner: Person, requester: Pers
     receipt = connection.sender.send(call, intent=connection.sender.fresh_intent("match"))
     first = connection.hub.matched_deal(receipt)
     assert first == derive_deal_id(order.hash(connection.domain), 0)
+    requester.py.wait_for_task_completion(derive_task_id(first, 0), deal_id=first, timeout=60)
 
     # Python asks, JavaScript matches.
     order = sign_order(

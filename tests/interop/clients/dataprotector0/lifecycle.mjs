@@ -115,14 +115,15 @@ await flow(async ({ context }) => {
     await refused(run(poor, {}), poorly, poorly);
     assert.equal((await user.iexec.account.checkBalance(user.address)).stake.toNumber(), 1e9);
   });
+  const done = (task) => until(`task ${task}`, async () => (await user.iexec.task.show(task).catch(() => ({}))).statusName === 'COMPLETED', { every: 300 });
   const tasks = await check('processProtectedData: at the pool that is named and at any; logs in to the result storage by itself', async () => {
     const named = await user.protector.processProtectedData({ ...request, args: READ, secrets: { 1: 'first', 3: 'third' } });
+    await done(named);
     const any = await user.protector.processProtectedData({ ...request, workerpool: 'any' });
     for (const task of [named, any]) assert.match(task, /^0x[0-9a-f]{64}$/);
     return [named, any];
   });
   await check('processProtectedData: the app reads every type of value, gets arguments and secrets; all are paid', async () => {
-    const done = (task) => until(`task ${task}`, async () => (await user.iexec.task.show(task).catch(() => ({}))).statusName === 'COMPLETED', { every: 300 });
     await Promise.all(tasks.map(done));
     const [first, other] = await Promise.all(tasks.map(async (task) => entry(await user.iexec.task.fetchResults(task), 'result.json')));
     assert.deepEqual(first.data, {
