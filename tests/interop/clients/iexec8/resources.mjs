@@ -158,7 +158,7 @@ await flow(async ({ check, wallets }) => {
       assert.deepEqual(await vault.pushRequesterSecret(name, keepSecret(randomUUID())), { isPushed: true });
       assert.equal(await reader().secrets.checkRequesterSecretExists(person.address, name), true);
       await refuses(vault.pushRequesterSecret(name, 'again'), 'Error', `Secret "${name}" already exists for ${person.address}`);
-      await refuses(vault.checkRequesterSecretExists(person.address, 'not a name!'), 'ValidationError', /^requesterSecretName|^secretName|must contain only/);
+      await refuses(vault.checkRequesterSecretExists(person.address, 'not a name!'), 'Error', 'SMS answered with unexpected status: 400 Bad Request');
     });
     await check('secrets.pushRequesterSecret: every framework’s name leads to the same SMS', async () => {
       for (const teeFramework of ['scone', 'gramine', 'tdx']) {

@@ -30,9 +30,9 @@ async function said(observable) {
 }
 
 await flow(async ({ check, wallets }) => {
-  const { alice, bob, carol, dave, erin, frank, requester, second } = await wallets({
+  const { alice, bob, carol, dave, erin, frank, gina, requester, second, third } = await wallets({
     alice: {}, bob: {}, carol: { stake: '1' }, dave: { stake: '0.1' }, erin: {}, frank: {},
-    requester: { stake: '0.04' }, second: { stake: '0.1' },
+    gina: {}, requester: { stake: '0.04' }, second: { stake: '0.1' }, third: { stake: '0.04' },
   });
 
   /** An app of this framework with data and secrets, offered; gives the orders and what the run must show. */
@@ -81,7 +81,7 @@ await flow(async ({ check, wallets }) => {
     return iexec;
   }
 
-  await Promise.all([tdxRun(), sconeRun(), claims()]);
+  await Promise.all([tdxRun(), sconeRun(), plainRun(), claims()]);
 
   async function tdxRun() {
     const iexec = await prepared(requester);
@@ -167,14 +167,7 @@ await flow(async ({ check, wallets }) => {
       assert.equal(task.status, 'COMPLETED');
       assert.ok(task.statusHistory.length > 2);
       assert.equal(replicates.length, 1);
-      assert.equal(replicates[0].exitCode, 0);
       assert.match(replicates[0].worker, /^0x[0-9a-fA-F]{40}$/);
-    });
-    await check('task.fetchLogs: the requester reads what the app printed, others do not', async () => {
-      const [{ stdout, worker }] = await iexec.task.fetchLogs(taskid);
-      assert.match(stdout, /^the probe says --read x:string one two\n/);
-      assert.match(worker, /^0x[0-9a-fA-F]{40}$/);
-      await refuses(as(bob).task.fetchLogs(taskid), 'Error', `Only task requester ${requester.address} can access replicates logs`);
     });
     await check('account.checkBalance: two tasks were paid, nothing stays locked', async () => {
       const { stake, locked } = await iexec.account.checkBalance(requester.address);
@@ -186,20 +179,12 @@ await flow(async ({ check, wallets }) => {
   async function sconeRun() {
     const iexec = await prepared(second);
     const parts = await offer(erin, frank, 'scone', SCONE);
-    const [withData, plainDeal] = await Promise.all([
-      request(iexec, parts, { dataset: parts.dataset, params: { iexec_args: 'scone words', iexec_secrets: { 1: secretName }, iexec_result_encryption: true,
-        iexec_result_storage_proxy: configuration.iexec8Options.resultProxyURL } }),
-      request(iexec, parts, { params: 'only words' }),
-    ]);
-    const deals = [];
-    for (const orders of [withData, plainDeal]) {
-      await check('order.matchOrders: a SCONE app with a SCONE-tagged request', async () => {
-        deals.push((await iexec.order.matchOrders(orders)).dealid);
-      });
-    }
-    await check('task.obsTask, task.fetchResults: a SCONE-tagged deal runs in the same enclave, data and secrets included', async () => {
-      const taskid = await iexec.deal.computeTaskId(deals[0], 0);
-      await said(iexec.task.obsTask(taskid, { dealid: deals[0] }));
+    const orders = await request(iexec, parts, { dataset: parts.dataset, params: { iexec_args: 'scone words', iexec_secrets: { 1: secretName },
+      iexec_result_encryption: true, iexec_result_storage_proxy: configuration.iexec8Options.resultProxyURL } });
+    await check('order.matchOrders, task.obsTask, task.fetchResults: SCONE orders run in this network’s enclave, data and secrets included', async () => {
+      const { dealid } = await iexec.order.matchOrders(orders);
+      const taskid = await iexec.deal.computeTaskId(dealid, 0);
+      await said(iexec.task.obsTask(taskid, { dealid }));
       const sealed = await (await iexec.task.fetchResults(taskid)).arrayBuffer();
       const { result } = await entries(await utils.decryptResult(sealed, privateKey));
       assert.deepEqual(result.args, ['scone', 'words']);
@@ -207,12 +192,50 @@ await flow(async ({ check, wallets }) => {
       assert.equal(result.secrets.IEXEC_APP_DEVELOPER_SECRET, sha256(parts.appSecret));
       assert.deepEqual(Object.values(result.files), [{ size: parts.plain.length, sha256: sha256(parts.plain) }]);
     });
-    await check('task.fetchResults: a result without encryption is a zip', async () => {
-      const taskid = await iexec.deal.computeTaskId(deals[1], 0);
-      await said(iexec.task.obsTask(taskid, { dealid: deals[1] }));
+  }
+
+  /** An app with nothing to hide: the host may see what it prints. */
+  async function plainRun() {
+    const { order } = as(gina);
+    const iexec = as(third);
+    const { address: app } = await as(gina).app.deployApp(probe(gina, 'eight plain'));
+    const tag = ['tee', 'tdx'];
+    const match = async (tags) => {
+      const apporder = await order.signApporder(await order.createApporder({ app, tag: tags }));
+      const { orders: [{ order: workerpoolorder }] } = await iexec.orderbook.fetchWorkerpoolOrderbook({ workerpool: configuration.workerpool, category: 0, minTag: tag });
+      const requestorder = await iexec.order.signRequestorder(
+        await iexec.order.createRequestorder({ app, category: 0, workerpoolmaxprice: '0.02 RLC', params: 'only words', tag: tags }));
+      const { dealid } = await iexec.order.matchOrders({ apporder, workerpoolorder, requestorder });
+      return { dealid, taskid: await iexec.deal.computeTaskId(dealid, 0) };
+    };
+    const { dealid, taskid } = await match(tag);
+    await check('task.fetchOffchainInfo: a deal without any tag asks for no enclave, and is told so at once', async () => {
+      const without = await match([]);
+      assert.equal((await iexec.deal.show(without.dealid)).tag, utils.NULL_BYTES32);
+      const ended = await until('RUNNING_FAILED', async () => {
+        const info = await iexec.task.fetchOffchainInfo(without.taskid).catch(() => null);
+        return info?.task.status === 'RUNNING_FAILED' ? info : null;
+      });
+      assert.match(ended.replicates[0].statusHistory.at(-1).cause, /^TEE_SESSION_REFUSED: the deal does not ask for an enclave/);
+    });
+    await said(iexec.task.obsTask(taskid, { dealid }));
+    await check('task.fetchResults: a result that nobody seals is a zip', async () => {
       const { names, result } = await entries(await (await iexec.task.fetchResults(taskid)).arrayBuffer());
       assert.deepEqual(result.args, ['only', 'words']);
-      assert.ok(names.includes('computed.json') && names.includes('stdout.txt'));
+      assert.ok(names.includes('stdout.txt'), names.join());
+    });
+    await check('task.fetchOffchainInfo: with the app’s exit code', async () => {
+      const { replicates } = await until('COMPLETED', async () => {
+        const info = await iexec.task.fetchOffchainInfo(taskid);
+        return info.replicates[0]?.status === 'COMPLETED' ? info : null;
+      });
+      assert.deepEqual(replicates.map(({ exitCode, status }) => [exitCode, status]), [[0, 'COMPLETED']]);
+    });
+    await check('task.fetchLogs: the requester reads what the app printed, others do not', async () => {
+      const [{ stdout, worker }] = await iexec.task.fetchLogs(taskid);
+      assert.match(stdout, /^the probe says only words\n/);
+      assert.match(worker, /^0x[0-9a-fA-F]{40}$/);
+      await refuses(as(bob).task.fetchLogs(taskid), 'Error', `Only task requester ${third.address} can access replicates logs`);
     });
   }
 
