@@ -196,4 +196,15 @@ await flow(async ({ check, wallets }) => {
       }
     }),
   ));
+  await check('order.prepareDatasetBulk: slices on the content store', async () => {
+    const { order } = client.dataset;
+    const bulk = async () => order.signDatasetorder(
+      await order.createDatasetorder({ dataset, datasetprice: 0, volume: utils.DATASET_INFINITE_VOLUME, tag: TDX }), { preflightCheck: false });
+    const orders = [await bulk(), await bulk(), await bulk()];
+    const { cid, volume } = await client.request.order.prepareDatasetBulk(orders, { maxDatasetPerTask: 2, thegraphUpload: false });
+    assert.equal(text(volume), '2');
+    const load = async (name) => (await fetch(`${configuration.iexec8Options.ipfsGatewayURL}/ipfs/${name}`)).json();
+    const slices = await Promise.all((await load(cid)).map(load));
+    assert.deepEqual(slices.flat().map(({ sign }) => sign), orders.map(({ sign }) => sign));
+  });
 });
