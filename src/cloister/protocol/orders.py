@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar, Final, Self, TypeVar
 
-from cloister.errors import InputError, TooLarge, VerificationError, quoted
+from cloister.errors import DecodeError, InputError, TooLarge, VerificationError, quoted
 from cloister.protocol.codec import (
     SAFE_INTEGER_MAX,
     ZERO_ADDRESS,
@@ -75,7 +75,12 @@ def _normalise(order: object) -> None:
 def _text(kind: type[Address] | type[Bytes32], name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name}: expected 0x hex, got {quoted(value)}")
-    return value if type(value) is kind else kind(value)
+    if type(value) is kind:
+        return value
+    try:
+        return kind(value)
+    except DecodeError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint, code=error.code) from error
 
 
 def _check_params(name: str, value: object) -> str:

@@ -76,6 +76,7 @@ class _Exchange:
         self._limits = limits
         self._deadline = time.monotonic() + limits.body_total_seconds
         self._body_ended = False
+        self._cut_off = False
         self.identifier = uuid.uuid4().hex[:16]
         self.received = 0
         self.sent = 0
@@ -92,7 +93,7 @@ class _Exchange:
             async with asyncio.timeout(wait):
                 message = await self._receive()
         except TimeoutError:
-            self._body_ended = True
+            self._body_ended = self._cut_off = True
             raise CarriedError(
                 408, InputError("request body took too long", hint="send the body without pauses", code="timeout")
             ) from None
@@ -100,7 +101,7 @@ class _Exchange:
             self.received += len(message.get("body", b""))
             self._body_ended = not message.get("more_body", False)
             if self._cap is not None and self.received > self._cap:
-                self._body_ended = True
+                self._body_ended = self._cut_off = True
                 raise CarriedError(413, body_too_large(self._cap))
         return message
 
@@ -111,8 +112,8 @@ class _Exchange:
             headers = [*headers, (b"x-request-id", self.identifier.encode())]
             if not any(name.lower() == b"x-content-type-options" for name, _ in headers):
                 headers.append((b"x-content-type-options", b"nosniff"))
-            if not self._body_ended and has_body(self.scope):
-                # The rest of the body was not read: the connection cannot carry another request.
+            if self._cut_off or (not self._body_ended and has_body(self.scope)):
+                # The rest of the body was not read and may have no end: the connection carries no other request.
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
