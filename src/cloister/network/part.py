@@ -6,6 +6,20 @@ from fastapi import APIRouter
 
 from cloister.protocol.networks import NetworkDescription
 from cloister.sdk.receipts import FILE_NAME, ReferenceValues
+from cloister.services.descriptions import (
+    ADDRESS,
+    ANY_OBJECT,
+    COUNT,
+    TEXT,
+    Description,
+    Operation,
+    answer,
+    with_members,
+)
+
+_NETWORK = with_members(
+    name=TEXT, chain_id=COUNT, rpc_url=TEXT, origin=TEXT, services=ANY_OBJECT, contracts=ANY_OBJECT, workerpool=ADDRESS
+)
 
 
 class NetworkPart:
@@ -32,6 +46,15 @@ class NetworkPart:
             return self._values
 
         return router
+
+    def describe(self) -> Description:
+        """What the document at ``/openapi.json`` says."""
+        return Description(
+            {
+                ("GET", "/-/network"): Operation("describeNetwork", {200: answer(_NETWORK)}),
+                ("GET", f"/-/{FILE_NAME}"): Operation("referenceValues", {200: answer(ANY_OBJECT)}),
+            }
+        )
 
     def start(self) -> None:
         """Nothing to start."""
