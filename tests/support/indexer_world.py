@@ -78,13 +78,21 @@ class IndexerWorld:
         )
         with BackgroundServer(build_application([part])) as server:
             self.url = server.url
-            self.client = IndexerClient(server.url)
+            self._client = IndexerClient(server.url)
             yield self
+
+    @property
+    def client(self) -> IndexerClient:
+        """A client, once all that was mined is taken in: a loaded machine needs more than a query waits for."""
+        head = self.chain.rpc.block_number()
+        self.eventually(self._client.block, lambda block: block >= head, 60.0)
+        return self._client
 
     def ask(
         self, query: str, variables: dict[str, Any] | None = None, *, subgraph: str = "dataprotector-v2"
     ) -> dict[str, Any]:
-        """Post a query and return the whole answer."""
+        """Post a query and return the whole answer, which knows all that was mined before."""
+        _ = self.client
         answer = self._http.request(
             "POST",
             f"{self.url}/subgraphs/name/arbitrum-sepolia/{subgraph}",
