@@ -89,6 +89,7 @@ def __init__(app_registry: address, dataset_registry: address, workerpool_regist
     NEXT_PART = next_part
     state.owner = msg.sender
     state.broker = DEFAULT_CALLBACK_GAS << 160
+    state.escrow = ledger.ESCROW_MARK
     log OwnershipTransferred(previousOwner=empty(address), newOwner=msg.sender)
 
 

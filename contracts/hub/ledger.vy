@@ -7,6 +7,9 @@
      balance: `escrow` holds the hub's part (low half) and what the kitty holds locked (high half), because a settlement
      touches both. No amount reaches 2**80: `_mint` bounds the supply, and every amount here is covered by it.
 
+     The escrow's bit 127 is always set, so that its word never becomes zero: the first deal after an idle moment costs no
+     fresh word, and a gas estimate made while a task runs still holds when the task settles before the transaction is mined.
+
      The moves that only `_settle_escrow` completes say so; a settlement makes several and pays for one write.
 """
 
@@ -55,6 +58,8 @@ event Seize:
 
 LOW: constant(uint256) = 2**128 - 1
 SUPPLY_BOUND: constant(uint256) = 2**80
+ESCROW_MARK: constant(uint256) = 2**127
+ESCROW_LOW: constant(uint256) = 2**127 - 1
 # The account in whose name the kitty is locked, seized and rewarded; the same on every network.
 KITTY: constant(address) = 0x99c2268479b93fDe36232351229815DF80837e23
 KITTY_RATIO: constant(uint256) = 10
@@ -66,7 +71,7 @@ KITTY_MIN: constant(uint256) = 10**9
 def _stake_of(account: address) -> uint256:
     stake: uint256 = state.accounts[account] & LOW
     if account == self:
-        stake += state.escrow & LOW
+        stake += state.escrow & ESCROW_LOW
     return stake
 
 
@@ -165,7 +170,7 @@ def _settle_escrow(received: uint256, paid: uint256):
     """
     if received != paid:
         word: uint256 = state.escrow
-        assert unsafe_add(word & LOW, received) >= paid, "IexecEscrow: Transfer amount exceeds balance"
+        assert unsafe_add(word & ESCROW_LOW, received) >= paid, "IexecEscrow: Transfer amount exceeds balance"
         state.escrow = unsafe_sub(unsafe_add(word, received), paid)
 
 

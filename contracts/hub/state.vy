@@ -7,7 +7,7 @@
 @dev Packed words, lowest bits first. The modules that own them say what they mean:
 
      accounts     stake (128) | locked (128)                                              ledger
-     escrow       what the hub itself holds (128) | what the kitty holds locked (128)     ledger
+     escrow       what the hub itself holds (127) | 1 | what the kitty holds locked (128) ledger
      marks        consumed (254) | presigned (1) | closed (1)                             marks
      tasks        deal's address (160) | status (8) | index (40) | time (40) | flags (8)  tasks
      broker       teebroker (160) | callback gas (96)

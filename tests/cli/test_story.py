@@ -22,7 +22,7 @@ def test_what_up_announces(town: Town) -> None:
     assert network["chain_id"] == 421614
     assert network["enclave_kind"] == "simulated"
     assert town.announced["ready_seconds"] > 0
-    assert town.terminal.json("network", "describe") == network
+    assert town.terminal.json("network", "describe").items() >= network.items()
     status = town.terminal.json("status")
     assert status["origin"] == network["origin"]
     assert set(status["parts"]) >= {"market", "sms", "scheduler", "indexer", "gateway"}

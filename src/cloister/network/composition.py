@@ -51,6 +51,12 @@ from cloister.storage.kubo import KuboStore
 
 SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy")
 
+IEXEC_WORKERPOOLS = (
+    Address("0xB967057a21dc6A66A29721d96b8Aa7454B7c383F"),
+    Address("0x2956f0cb779904795a5f30d3b3ea88b714c3123f"),
+)
+"""Workerpools that iExec's DataProtector and Web3Mail have built in for chain 421614; ours stands in for them (ADR 0011)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backends:
@@ -109,6 +115,7 @@ def _market(backends: Backends) -> Part:
             app_registry=contracts.app_registry,
             dataset_registry=contracts.dataset_registry,
             workerpool_registry=contracts.workerpool_registry,
+            stand_ins=dict.fromkeys(IEXEC_WORKERPOOLS, backends.description.workerpool),
         ),
         database=backends.database("market"),
         ledger=ChainMarketLedger(backends.rpc, contracts.hub),
