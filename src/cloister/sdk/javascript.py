@@ -83,7 +83,6 @@ def build_configuration(description: NetworkDescription) -> dict[str, Any]:
                     "sms": services.sms,
                     "iexecGateway": services.market,
                     "ipfsGateway": services.gateway,
-                    "ipfsNode": services.gateway,
                     "compass": services.compass,
                     "pocoSubgraph": subgraph_url(description, "poco-v5"),
                 }
