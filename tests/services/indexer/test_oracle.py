@@ -152,7 +152,7 @@ def filled(
         database = open_database(request.getfixturevalue("postgresql_cluster").new_database())
     database.upgrade("indexer")
     rows = fill(database)
-    yield QueryService(database, Newest()), rows
+    yield QueryService(database, Newest(), max_seconds=60.0), rows
     database.close()
 
 
