@@ -51,9 +51,7 @@ def build_configuration(description: NetworkDescription) -> dict[str, Any]:
         "compassURL": services.compass,
         "pocoSubgraphURL": subgraph_url(description, "poco-v5"),
     }
-    iexec8 = {name: value for name, value in iexec.items() if name != "pocoSubgraphURL"} | {
-        "resultProxyURL": services.result_proxy
-    }
+    iexec8 = iexec | {"resultProxyURL": services.result_proxy}
     storage = {"ipfsNode": services.gateway, "ipfsGateway": services.gateway}
     protector_subgraph = subgraph_url(description, "dataprotector-v2")
     return {
