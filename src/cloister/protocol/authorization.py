@@ -6,12 +6,18 @@ bytes: ``PrivateKey.sign_message``); a challenge is typed data and signed as it 
 
 from __future__ import annotations
 
+import hmac
+import string
 from typing import Final
 
 from cloister.errors import DecodeError, VerificationError, quoted
 from cloister.protocol.codec import Address, Bytes32, keccak256, parse_hex, to_hex
 from cloister.protocol.eip712 import Domain, typed_data_digest
 from cloister.protocol.signatures import message_digest, recover_address
+
+CHALLENGE_LETTERS: Final = 32
+"""Random letters and digits at the end of a login text."""
+_ALPHANUMERICS: Final = string.ascii_letters + string.digits
 
 SMS_DOMAIN: Final = keccak256(b"IEXEC_SMS_DOMAIN")
 
@@ -76,6 +82,16 @@ def verify_personal_signature(message: bytes, signature: bytes, signer: Address)
     if recovered != signer:
         raise VerificationError(f"signed by {recovered}, expected {signer}", code="wrong-signer")
     return signer
+
+
+def derive_challenge_letters(key: bytes, message: bytes) -> str:
+    """The random part of a login text: 32 alphanumerics from HMAC-SHA-512 of ``message``, so that nothing need be stored."""
+    number = int.from_bytes(hmac.digest(key, message, "sha512"), "big")
+    letters = []
+    for _ in range(CHALLENGE_LETTERS):
+        number, digit = divmod(number, len(_ALPHANUMERICS))
+        letters.append(_ALPHANUMERICS[digit])
+    return "".join(letters)
 
 
 def challenge_digest(name: str, chain_id: int, text: str) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.errors import CloisterError, Conflict, UnavailableError
+from cloister.files import sync_folder, write_durably
 from cloister.protocol.orders import DatasetOrder, OrderKind, parse_order
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionCall, SessionRequest
 from cloister.protocol.tasks import TaskStatus
@@ -174,27 +174,7 @@ def make_folder(folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for parent in (folder.parent, folder.parent.parent):
-        _sync_folder(parent)
-
-
-def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file whole or not at all; on disk when this returns."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(parent)
 
 
 def _behind(chunks: Iterator[bytes], passed: int) -> Iterator[bytes]:

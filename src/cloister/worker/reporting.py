@@ -10,8 +10,8 @@ from typing import Any
 
 from cloister.clients.scheduler import WORKER_STOPPED, Lease, Outcome, ReplicateStatus, WorkerCalls
 from cloister.errors import CloisterError, Conflict, NotFound
+from cloister.files import write_durably
 from cloister.protocol.codec import Bytes32, parse_hex
-from cloister.worker.hosting import write_durably
 from cloister.worker.patience import CalledOff, Patience
 
 log = logging.getLogger("cloister.worker")

@@ -9,9 +9,6 @@ more beside it, but a login uses up all.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import string
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,8 +22,6 @@ from cloister.services.market.store import MarketStore
 
 LIFETIME = 300
 _MAX_REMEMBERED = 100_000
-_ALPHABET = string.ascii_letters + string.digits
-_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +101,7 @@ class Challenges:
         message = (
             b"cloister/market/challenge/v2" + address.raw + generation.to_bytes(8, "big") + second.to_bytes(8, "big")
         )
-        number = int.from_bytes(hmac.digest(self._key, message, hashlib.sha512), "big")
-        letters = []
-        for _ in range(_LENGTH):
-            number, digit = divmod(number, len(_ALPHABET))
-            letters.append(_ALPHABET[digit])
-        return authorization.MARKET_CHALLENGE_TEXT + "".join(letters)
+        return authorization.MARKET_CHALLENGE_TEXT + authorization.derive_challenge_letters(self._key, message)
 
 
 def _refusal() -> Denied:

@@ -6,8 +6,6 @@ of time: so issuing writes nothing, and nobody can crowd others out by asking.
 
 from __future__ import annotations
 
-import hmac
-import string
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +13,7 @@ from cloister.errors import DecodeError, Unauthenticated, VerificationError
 from cloister.protocol.authorization import (
     RESULTS_CHALLENGE,
     challenge_typed_data,
+    derive_challenge_letters,
     parse_challenge_header,
     verify_challenge_header,
 )
@@ -25,8 +24,6 @@ from cloister.services.resultproxy.store import ResultStore
 CHALLENGE_TEXT: Final = "Sign this message to log into iExec Result Repository: "
 _WINDOW: Final = 150
 """Seconds; a challenge of the last window counts too."""
-_ALPHABET: Final = string.ascii_letters + string.digits
-_LENGTH: Final = 32
 
 
 class Challenges:
@@ -73,9 +70,4 @@ class Challenges:
 
     def _text(self, address: Address, count: int, window: int) -> str:
         message = address.raw + count.to_bytes(8, "big") + window.to_bytes(8, "big")
-        number = int.from_bytes(hmac.digest(self._key, message, "sha512"), "big")
-        letters = []
-        for _ in range(_LENGTH):
-            number, digit = divmod(number, len(_ALPHABET))
-            letters.append(_ALPHABET[digit])
-        return CHALLENGE_TEXT + "".join(letters)
+        return CHALLENGE_TEXT + derive_challenge_letters(self._key, message)

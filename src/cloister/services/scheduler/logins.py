@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import itertools
-import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from cloister.protocol.authorization import (
     SCHEDULER_CHALLENGE,
     challenge_digest,
     challenge_typed_data,
+    derive_challenge_letters,
     parse_challenge_header,
 )
 from cloister.protocol.signatures import recover_address
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 CHALLENGE_TEXT: Final = "Sign this message to log into iExec Core: "
 SLOTS: Final = 64
 """How many challenges of one address and window differ: so many logins may be under way at a time."""
-
-_ALPHABET: Final = string.ascii_letters + string.digits
-_LENGTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +97,4 @@ class Logins:
 
     def _text(self, address: Address, window: int, slot: int) -> str:
         message = address.raw + window.to_bytes(8, "big") + slot.to_bytes(4, "big")
-        number = int.from_bytes(hmac.digest(self._key, message, "sha512"), "big")
-        letters = []
-        for _ in range(_LENGTH):
-            number, digit = divmod(number, len(_ALPHABET))
-            letters.append(_ALPHABET[digit])
-        return CHALLENGE_TEXT + "".join(letters)
+        return CHALLENGE_TEXT + derive_challenge_letters(self._key, message)
