@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from tests.interop.javascript import JavaScript, JavaScriptError, javascript
 from tests.support.network import RUN_PRICE, LiveNetwork, wait_for
 
 from cloister import DataProtector
-from cloister.datasets.packing import pack
 from cloister.errors import Denied
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
 from cloister.protocol.deals import deal_id as derive_deal_id
@@ -33,8 +31,6 @@ from cloister.protocol.tasks import task_id as derive_task_id
 from cloister.sdk.apps import App
 from cloister.sdk.bulk import BulkRequest
 from cloister.sdk.results import Result
-from cloister.sealing.keys import ContentFormat, build_content_key, generate_content_key, seal_content
-from cloister.storage.multiaddr import build_multiaddr
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(100))
 DATA = {"yes": True, "num": 1.5, "big": -(2**100), "text": "héllo", "in": {"photo": PNG}}
@@ -111,25 +107,6 @@ def _wait_for_none(person: Person, data: Address) -> None:
     assert list(person.py.get_granted_access(protected_data=data)) == []
 
 
-def _protect_cbc(person: Person, name: str) -> Address:
-    """Protect as iExec's clients do: AES-256-CBC under a bare key."""
-    connection, packed = person.py.connection, pack(DATA)
-    key = generate_content_key(os.urandom, ContentFormat.AES256_CBC)
-    sealed = b"".join(seal_content(key, packed.chunks, entropy=os.urandom))
-    stored = connection.store.put([sealed])
-    call = connection.dataprotector.create_dataset_with_schema(
-        connection.address,
-        name,
-        packed.schema_json,
-        build_multiaddr(f"/ipfs/{stored.cid}"),
-        Bytes32.from_raw(hashlib.sha256(sealed).digest()),
-    )
-    receipt = connection.sender.send(call, intent=connection.sender.fresh_intent("protect"))
-    address = connection.dataprotector.created_dataset(receipt)
-    connection.sms.push_dataset_secret(address, build_content_key(key), connection.signer)
-    return address
-
-
 def test_javascript_protects_and_grants_python_lists_runs_and_opens(owner: Person, requester: Person, app: App) -> None:
     made = owner.js.call("protectData", data=DATA, name="from javascript")
     address = Address(made["address"])
@@ -185,7 +162,7 @@ def test_javascript_protects_and_grants_python_lists_runs_and_opens(owner: Perso
 
 def test_python_protects_and_grants_javascript_lists_runs_and_opens(owner: Person, requester: Person, app: App) -> None:
     native = owner.py.protect_data(DATA, name="native").address
-    cbc = _protect_cbc(owner, "as iExec does")
+    cbc = owner.py.protect_data(DATA, name="as iExec does", content_format="AES256_CBC").address
     for address, name in ((native, "native"), (cbc, "as iExec does")):
         (found,) = requester.js.call("getProtectedData", protectedDataAddress=address, requiredSchema={"big": "i128"})
         assert (found["name"], found["owner"], found["schema"]) == (name, owner.address.lower(), SCHEMA)

@@ -22,8 +22,16 @@ def data() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--table", is_flag=True, help="Read a .csv or .parquet file as a table.")
 @click.option("--name", help="Public name on chain.  [default: the file's name]")
+@click.option(
+    "--format",
+    "content_format",
+    type=click.Choice(["AES256_GCM_HKDF_1MB", "AES256_CBC"]),
+    default="AES256_GCM_HKDF_1MB",
+    show_default=True,
+    help="AES256_CBC is what iExec's own workers open.",
+)
 @options
-def protect(session: Session, path: Path, table: bool, name: str | None) -> None:
+def protect(session: Session, path: Path, table: bool, name: str | None, content_format: str) -> None:
     """Encrypt a file or folder, store it, mint it, give its key to the SMS.
 
     With --table a CSV or Parquet file is read as a table first, so that apps find Parquet whatever the source was. If a
@@ -34,7 +42,9 @@ def protect(session: Session, path: Path, table: bool, name: str | None) -> None
     if not path.exists():
         raise NotFound(f"no file or folder at {path}", hint="check the path")
     with session.progress() as listener:
-        protected = session.protector(listener).protect_data(_table(path) if table else path, name=name or path.name)
+        protected = session.protector(listener).protect_data(
+            _table(path) if table else path, name=name or path.name, content_format=content_format
+        )
     session.show(protected.to_json(), lambda: _draw(protected))
 
 

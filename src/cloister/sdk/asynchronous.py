@@ -213,9 +213,11 @@ class AsyncDataProtector:
         """Status, waiting, logs, results, claims."""
         return AsyncTasks(self._twin.tasks)
 
-    async def protect_data(self, data: object, *, name: str = "") -> ProtectedData:
+    async def protect_data(
+        self, data: object, *, name: str = "", content_format: str = "AES256_GCM_HKDF_1MB"
+    ) -> ProtectedData:
         """Encrypt ``data`` (dict, bytes, Path to a file or folder, DataFrame), store it, mint it, give its key to the SMS."""
-        return await asyncio.to_thread(self._twin.protect_data, data, name=name)
+        return await asyncio.to_thread(self._twin.protect_data, data, name=name, content_format=content_format)
 
     async def get_protected_data(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloister.errors import Denied, NotFound
+from cloister.errors import Denied, InputError, NotFound, quoted
 from cloister.protocol.codec import ZERO_ADDRESS, Address
 from cloister.protocol.units import parse_nrlc
 from cloister.sdk.access import Access, Grant, When
@@ -24,6 +24,7 @@ from cloister.sdk.protection import ProtectedData, Protection
 from cloister.sdk.results import Result
 from cloister.sdk.tasks import Tasks, TaskView
 from cloister.sdk.wallet import Wallet
+from cloister.sealing.keys import ContentFormat
 from cloister.storage.multiaddr import parse_multiaddr
 
 
@@ -68,13 +69,21 @@ class DataProtector:
 
     # --- data ---
 
-    def protect_data(self, data: object, *, name: str = "") -> ProtectedData:
+    def protect_data(
+        self, data: object, *, name: str = "", content_format: str = "AES256_GCM_HKDF_1MB"
+    ) -> ProtectedData:
         """Encrypt ``data`` (dict, bytes, Path to a file or folder, DataFrame), store it, mint it, give its key to the SMS.
 
         The data streams: memory stays small whatever the size. If a step fails, the same call goes on where it stopped
-        and pays nothing twice.
+        and pays nothing twice. ``content_format="AES256_CBC"`` writes what iExec's own workers can open as well.
         """
-        return Protection(self.connection, self._tell).protect(data, name)
+        try:
+            chosen = ContentFormat(content_format)
+        except ValueError:
+            raise InputError(
+                f"unknown content format {quoted(content_format)}", hint=", ".join(ContentFormat)
+            ) from None
+        return Protection(self.connection, self._tell).protect(data, name, chosen)
 
     def get_protected_data(
         self,

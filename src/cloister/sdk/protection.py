@@ -22,7 +22,14 @@ from cloister.protocol.codec import Address, Bytes32
 from cloister.sdk.connection import Connection
 from cloister.sdk.home import wallet_folder
 from cloister.sdk.progress import Listener, Progress, counted
-from cloister.sealing.keys import build_content_key, generate_content_key, seal_content, sealed_content_size
+from cloister.sealing.keys import (
+    ContentFormat,
+    build_content_key,
+    generate_content_key,
+    parse_content_key,
+    seal_content,
+    sealed_content_size,
+)
 from cloister.sealing.pipeline import run_ahead
 from cloister.storage.multiaddr import build_multiaddr
 
@@ -68,7 +75,9 @@ class Protection:
         self._tell = listener
         self._folder = wallet_folder(connection.address) / "protections" / connection.network.contracts.hub.lower()
 
-    def protect(self, value: object, name: str) -> ProtectedData:
+    def protect(
+        self, value: object, name: str, content_format: ContentFormat = ContentFormat.AES256_GCM_HKDF_1MB
+    ) -> ProtectedData:
         """Protect ``value`` (dict, bytes, Path, DataFrame) under ``name``.
 
         Raises:
@@ -80,12 +89,12 @@ class Protection:
         self._tell(Progress("EXTRACT_DATA_SCHEMA", finished=True))
         path = value if isinstance(value, Path) else None
         stored = self._pending(name, path, value)
-        if stored is None:
-            stored = self._store(packed, name, path)
+        if stored is None or parse_content_key(stored.key).format is not content_format:
+            stored = self._store(packed, name, path, content_format)
         return self._finish(stored, packed.schema)
 
-    def _store(self, packed: Packed, name: str, path: Path | None) -> _Stored:
-        key = generate_content_key(os.urandom)
+    def _store(self, packed: Packed, name: str, path: Path | None, content_format: ContentFormat) -> _Stored:
+        key = generate_content_key(os.urandom, content_format)
         checksum = hashlib.sha256()
         plaintext = None if path is not None else hashlib.sha256()
         total = None if packed.size is None else sealed_content_size(key.format, packed.size)
