@@ -23,4 +23,4 @@ $bin/pytest -p no:cacheprovider -n 2 --dist loadgroup --timeout 600 -m "not nigh
 step "units, services, end to end"
 # Enclaves, workers and commands run in processes of their own, which the coverage figure does not count.
 exec $bin/pytest -p no:cacheprovider -n 3 --dist loadgroup --timeout 300 -m "not nightly" \
-  --cov --cov-report=term --cov-fail-under=75 --ignore tests/contracts
+  --durations 30 --durations-min 5 --cov --cov-report=term --cov-fail-under=75 --ignore tests/contracts

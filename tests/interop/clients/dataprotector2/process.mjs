@@ -83,7 +83,7 @@ await flow(async ({ context }) => {
   const everything = start(core, { args: READ, path: 'result.json', secrets: { 1: 'first', 3: 'third' }, inputFiles });
   const costly = start(core, { app: priced, dataMaxPrice: 5, appMaxPrice: 7, path: 'result.json' });
   const generated = start(core, { encryptResult: true, path: 'result.json', args: READ });
-  const later = start(core, { waitForResult: false });
+  const later = start(core, { waitForResult: false, workerpool: undefined });
   const failing = start(core, { args: '--exit 3' });
   for (const one of [everything, costly, generated, later, failing]) one.catch(() => {});
 
@@ -135,6 +135,10 @@ await flow(async ({ context }) => {
     assert.ok(said.titles().length > 0);
     await refuses(core.waitForTaskCompletion({ taskId }), 'ValidationError', 'dealId is a required field');
     await refuses(core.waitForTaskCompletion({ taskId: '0x12', dealId }), 'ValidationError', /taskId/);
+  });
+  await check("processProtectedData: where no workerpool is named, the network's own stands in for iExec's", async () => {
+    const deal = await user.iexec.deal.show((await later).dealId);
+    assert.equal(deal.workerpool.pointer.toLowerCase(), workerpool.toLowerCase());
   });
   await check('getResultFromCompletedTask: one file, or the whole archive; a file that is not there', async () => {
     const { taskId } = await later;
