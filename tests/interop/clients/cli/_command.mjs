@@ -3,11 +3,17 @@ import { execFile } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { concat, keccak256, toBeHex, zeroPadValue } from 'ethers';
 import { assert, configuration, context } from '../../harness.mjs';
 
 const CLI = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'node_modules', 'iexec', 'dist', 'esm', 'cli', 'cmd');
 const MAIN = new Set(['init', 'info']);
-const seconds = 90;
+const seconds = 120;
+
+export const TAG = ['--tag', 'tee,tdx'];
+
+/** The first task of a deal. */
+export const taskOf = (dealid) => keccak256(concat([dealid, zeroPadValue(toBeHex(0), 32)]));
 
 /** The program and the arguments that `iexec <noun> …` starts after it has read the noun. */
 function program(words) {
@@ -79,4 +85,17 @@ export class Project {
     assert.equal(said.ok, false);
     return said;
   }
+}
+
+/** A project whose wallet owns a deployed app. */
+export async function withApp(name, person) {
+  const project = new Project(name);
+  project.write('wallet.json', { privateKey: person.key, address: person.address });
+  project.write('iexec.json', {
+    app: { owner: person.address, name, type: 'DOCKER', multiaddr: context.app.multiaddr, checksum: context.app.checksum },
+    workerpool: { owner: person.address, description: 'nobody' },
+  });
+  project.write('orders.json', { 421614: {} });
+  project.app = (await project.run('app deploy')).address;
+  return project;
 }

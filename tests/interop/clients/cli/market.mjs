@@ -2,12 +2,11 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { assert, context, flow, keepSecret, mined, rpc } from '../../harness.mjs';
-import { Project } from './_command.mjs';
+import { Project, TAG } from './_command.mjs';
 
 const ADDRESS = /^0x[0-9a-fA-F]{40}$/;
 const HASH = /^0x[0-9a-f]{64}$/;
 const KINDS = ['app', 'dataset', 'workerpool'];
-const TAG = ['--tag', 'tee,tdx'];
 
 await flow(async ({ check, wallets }) => {
   const { maker, other } = await wallets({ maker: { stake: '1' }, other: {} });
