@@ -111,10 +111,10 @@ await flow(async ({ check, wallets }) => {
       for (const kind of ['workerpool', 'request']) assert.equal(said[`${kind}order`].orderHash, hashes[`${kind}order`].orderHash);
     });
     await check('order cancel: in the hub, for good', async () => {
-      const said = await project.run('order cancel', '--app', '--request', '--force');
-      await Promise.all([mined(said.apporder.txHash), mined(said.requestorder.txHash)]);
-      const { fail } = await project.fails('order publish', '--app', '--force');
-      assert.deepEqual(fail, ['apporder: API error: order already consumed']);
+      const said = await project.run('order cancel', '--workerpool', '--request', '--force');
+      await Promise.all([mined(said.workerpoolorder.txHash), mined(said.requestorder.txHash)]);
+      const { fail } = await project.fails('order publish', '--workerpool', '--force');
+      assert.deepEqual(fail, ['workerpoolorder: API error: order already consumed']);
     });
   };
   // Offers without files.
