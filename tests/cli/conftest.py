@@ -16,6 +16,7 @@ from tests.support.terminal import Terminal, network_process
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests here share one network, so they go to one process; without the chain's program there is none."""
     binary = find_anvil()

@@ -18,6 +18,7 @@ from cloister.sdk.protection import ProtectedData
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on the shared network go to one process, the others to one a module; without the chain's program none runs."""
     binary = find_anvil()

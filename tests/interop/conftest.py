@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 APPS = HERE / "apps"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this folder that needs the network goes to one process; what is missing on this machine is named."""
     lack = missing() or ("" if find_anvil() else "anvil is not installed")
