@@ -26,7 +26,7 @@ from cloister.sdk.javascript import build_configuration
 HERE = Path(__file__).parent
 CLIENTS = HERE / "clients"
 PACKAGES = HERE / "node_modules"
-SECONDS = 150
+SECONDS = 240
 """What one flow may take."""
 
 _PARALLEL = 5
