@@ -108,6 +108,7 @@ def archive_of(*entries: tuple[str, bytes], method: int = zipfile.ZIP_STORED) ->
         archive_of(("iexec_out.zip.aes", b""), ("other", b"")),
         seal()[:-30],
     ],
+    ids=["empty", "no-zip", "key-alone", "one-more", "no-key", "cut"],
 )
 def test_what_is_no_result_archive_is_refused(archive: bytes) -> None:
     with pytest.raises(DecodeError):
@@ -153,6 +154,7 @@ def test_public_keys_are_read_as_pem_and_as_clients_push_them() -> None:
         b"A" * 100_000,
         "é",
     ],
+    ids=["empty", "nonsense", "base64-nonsense", "elliptic", "short", "huge", "not-ascii"],
 )
 def test_what_is_no_rsa_public_key_is_refused(text: str | bytes) -> None:
     with pytest.raises(DecodeError):
