@@ -19,11 +19,9 @@ const FOUND = {
 await flow(async ({ context }) => {
   const { owner, user, poor, developer } = await people({ owner: {}, user: { stake: '1' }, poor: {}, developer: {} });
   const { core } = user;
-  const [made, app, priced] = [
-    await owner.core.protectData({ name: 'contact', data: DATA }),
-    await deployApp(developer, context.app),
-    await deployApp(developer, context.app, 'priced'),
-  ];
+  const made = await owner.core.protectData({ name: 'contact', data: DATA });
+  const app = await deployApp(developer, context.app);
+  const priced = await deployApp(developer, context.app, 'priced');
   const data = made.address.toLowerCase();
   await offerApp(developer, app);
   await offerApp(developer, priced, { appprice: 7 });
