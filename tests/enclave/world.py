@@ -16,11 +16,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cloister.attestation.collateral import simulated_collateral
 from cloister.attestation.evidence import EvidenceKind, parse_evidence
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.verifiers.simulated import build_platform_certificate, build_root, build_root_fingerprint
-from cloister.attestation.verify import appraise, simulated_collateral
+from cloister.attestation.verify import appraise
 from cloister.enclave.attesters.simulated import build_platform
 from cloister.enclave.measurement import measure_agent
 from cloister.errors import CloisterError, NotFound

@@ -18,12 +18,12 @@ import urllib3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.sms_ledger import MemoryLedger
 
+from cloister.attestation.collateral import Collateral, simulated_collateral
 from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.statement import SIMULATED_DOMAIN, build_payload, build_statement
 from cloister.attestation.verifiers.simulated import build_platform_certificate, build_root
-from cloister.attestation.verify import Collateral, simulated_collateral
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32, to_hex
 from cloister.protocol.deals import Deal, Resource, deal_id

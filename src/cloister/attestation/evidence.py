@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from cloister.errors import DecodeError, TooLarge, quoted
 
-MAX_PAYLOAD = 64 * 1024
-"""Longest payload, in bytes. A TDX quote with its certificate chain takes about 8 KiB."""
+MAX_PAYLOAD = 128 * 1024
+"""Longest payload, in bytes. A TDX quote with its certificate chain takes about 8 KiB, a TPM's event log up to 64."""
 
 
 class EvidenceKind(StrEnum):
@@ -19,6 +19,8 @@ class EvidenceKind(StrEnum):
     SGX = "sgx"
     SNP = "snp"
     TPM = "tpm"
+    SNP_VTPM = "snp-vtpm"
+    """A TPM quote whose attestation key is bound in an SNP report: Azure's confidential VMs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ MEASUREMENT_SIZES = {
     EvidenceKind.SGX: 32,
     EvidenceKind.SNP: 48,
     EvidenceKind.TPM: 32,
+    EvidenceKind.SNP_VTPM: 48,
 }
 """Exact length of a measurement, in bytes. A prefix of one is not one."""
 
@@ -78,6 +79,8 @@ class EnclavePolicy:
             )
         if claims.svn < self.min_svn:
             raise PolicyRejected(f"security version {claims.svn} is below {self.min_svn}", code="svn-too-low")
+        if claims.issued_at is None:
+            return
         if claims.issued_at > now + CLOCK_SKEW:
             raise PolicyRejected(
                 f"evidence is dated {claims.issued_at - now} seconds ahead", code="evidence-from-the-future"

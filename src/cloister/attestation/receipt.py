@@ -16,6 +16,7 @@ import coincurve
 from Crypto.Hash import keccak
 
 from cloister.attestation.cbor import Tagged, Value, parse_cbor
+from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import Evidence, parse_evidence
 from cloister.attestation.issuance import (
     CNF,
@@ -35,7 +36,7 @@ from cloister.attestation.issuance import (
 )
 from cloister.attestation.policy import CLOCK_SKEW, AppraisalPolicy
 from cloister.attestation.report import ReportBinding, build_report_data
-from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, Collateral, appraise
+from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, appraise
 from cloister.errors import CloisterError, DecodeError, LocalError, TooLarge, VerificationError
 
 MAX_INPUTS = 1000

@@ -5,7 +5,8 @@ The numbered checks, each of which denies with a named reason:
 1. the kind of evidence has a verifier here;
 2. the evidence parses, with nothing behind it;
 3. its signatures lead to a root that the caller names;
-4. it says the report data that the caller expects: this chain, hub, SMS, task, nonce, app and these two keys;
+4. it says the report data that the caller expects: this chain, hub, SMS, task, nonce, app and these two keys; where the
+   hardware measured the app itself, it is that very app;
 5. the policy accepts root, debug state, measurement, security version and age.
 
 An ``Appraisal`` is the proof that all five held; nothing else can build one.
@@ -14,10 +15,10 @@ An ``Appraisal`` is the proof that all five held; nothing else can build one.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloister.attestation.claims import Claims
+from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.policy import AppraisalPolicy
 from cloister.attestation.report import REPORT_DATA_SIZE
@@ -27,22 +28,6 @@ from cloister.errors import LocalError, VerificationError
 SIMULATED_WARNING = "SIMULATED: not confidential against the host"
 
 _SEAL = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Collateral:
-    """What a verifier needs beside the evidence. ``roots``: trusted root certificates (DER), per kind."""
-
-    roots: tuple[tuple[EvidenceKind, bytes], ...] = ()
-
-    def roots_of(self, kind: EvidenceKind) -> tuple[bytes, ...]:
-        """The trusted roots of one kind; none means that kind is refused."""
-        return tuple(der for k, der in self.roots if k is kind)
-
-
-def simulated_collateral(roots: Iterable[bytes]) -> Collateral:
-    """Collateral that trusts these simulated roots and nothing else."""
-    return Collateral(tuple((EvidenceKind.SIMULATED, root) for root in roots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +63,57 @@ def appraise(
     expected_report_data: bytes,
     now: int,
     collateral: Collateral,
+    expected_app_digest: bytes | None = None,
 ) -> Appraisal:
     """Judge ``evidence`` by the numbered checks above.
 
     ``expected_report_data``: the 64 bytes that ``report.build_report_data`` gives for what the caller knows itself.
-    ``now``: unix seconds.
+    ``now``: unix seconds. ``expected_app_digest``: the 32 bytes in that report data; None only where no app is at hand.
 
     Raises:
         DecodeError: check 2. VerificationError: checks 1, 3 and 4. PolicyRejected: check 5. ``code`` names the reason.
     """
     if len(expected_report_data) != REPORT_DATA_SIZE:
         raise LocalError(f"expected report data has {len(expected_report_data)} bytes instead of {REPORT_DATA_SIZE}")
-    claims = _verify(evidence, collateral, now)
+    claims = read_claims(evidence, collateral, now)
     if not hmac.compare_digest(claims.report_data, expected_report_data):
         raise VerificationError(
             "the evidence is bound to another task, nonce, app, service or key", code="report-data-mismatch"
         )
+    measured, expected = claims.app_digest, expected_app_digest
+    if measured is not None and (expected is None or not hmac.compare_digest(measured, expected)):
+        raise VerificationError("the hardware measured another app than the expected one", code="app-digest-mismatch")
     policy.check(claims, now)
     return Appraisal(claims, now, _SEAL)
 
 
-def _verify(evidence: Evidence, collateral: Collateral, now: int) -> Claims:
-    roots = collateral.roots_of(evidence.kind)
+def read_claims(evidence: Evidence, collateral: Collateral, now: int) -> Claims:
+    """Checks 1 to 3 alone: what the hardware said, signatures proven. It is no appraisal: nothing was asked of it yet.
+
+    Raises:
+        DecodeError, VerificationError.
+    """
+    # A verifier is imported when its kind is met: each brings a parser or a library that the others do not need.
     match evidence.kind:
         case EvidenceKind.SIMULATED:
-            return verify_simulated(evidence.payload, roots, now)
-        case _:
-            raise VerificationError(f"{evidence.kind} evidence cannot be verified here", code="kind-not-supported")
+            return verify_simulated(evidence.payload, collateral.roots_of(evidence.kind), now)
+        case EvidenceKind.TDX:
+            from cloister.attestation.verifiers.tdx import verify_tdx
+
+            return verify_tdx(evidence.payload, collateral, now)
+        case EvidenceKind.SGX:
+            from cloister.attestation.verifiers.sgx import verify_sgx
+
+            return verify_sgx(evidence.payload, collateral, now)
+        case EvidenceKind.SNP:
+            from cloister.attestation.verifiers.snp import verify_snp
+
+            return verify_snp(evidence.payload, collateral, now)
+        case EvidenceKind.TPM:
+            from cloister.attestation.verifiers.tpm import verify_tpm
+
+            return verify_tpm(evidence.payload, collateral, now)
+        case EvidenceKind.SNP_VTPM:
+            from cloister.attestation.verifiers.snp_vtpm import verify_snp_vtpm
+
+            return verify_snp_vtpm(evidence.payload, collateral, now)

@@ -62,7 +62,7 @@ __all__ = [
 VERSION: Final = 1
 CONTEXT: Final = b"cloister/session/v1"
 RELEASE_CONTEXT: Final = b"cloister/release/v1"
-EVIDENCE_CAP: Final = 64 * 1024
+EVIDENCE_CAP: Final = 128 * 1024
 """Largest evidence payload in bytes."""
 COLLATERAL_CAP: Final = 512 * 1024
 """Largest collateral in bytes of canonical JSON."""

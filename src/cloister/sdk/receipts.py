@@ -7,11 +7,11 @@ import json
 import time
 from dataclasses import dataclass
 
+from cloister.attestation.collateral import Collateral, simulated_collateral
 from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.receipt import Receipt, VerifiedReceipt, parse_receipt, verify_receipt
 from cloister.attestation.verifiers.simulated import build_root_fingerprint
-from cloister.attestation.verify import Collateral, simulated_collateral
 from cloister.errors import DecodeError, NotFound
 from cloister.sdk.home import network_folder
 from cloister.transport import Http

@@ -6,12 +6,12 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cloister.attestation.collateral import simulated_collateral
 from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.report import ReportBinding
 from cloister.attestation.statement import SIMULATED_DOMAIN, build_payload, build_statement
 from cloister.attestation.verifiers.simulated import build_platform_certificate, build_root, build_root_fingerprint
-from cloister.attestation.verify import simulated_collateral
 
 NOW = 1_800_000_000
 DAY = 86_400

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cloister.attestation.collateral import Collateral
 from cloister.attestation.policy import AppraisalPolicy
-from cloister.attestation.verify import Collateral
 from cloister.errors import ConfigurationError
 from cloister.protocol.codec import Address
 from cloister.protocol.signatures import PrivateKey
