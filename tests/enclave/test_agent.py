@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.enclave.world import DATASET, HELLO, World
 
+from cloister.attestation.assurance import SIMULATED_WARNING
 from cloister.attestation.receipt import parse_receipt, verify_receipt
-from cloister.attestation.verify import SIMULATED_WARNING
 from cloister.enclave.environment import input_file_name
 from cloister.errors import (
     CloisterError,

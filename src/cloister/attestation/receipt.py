@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import coincurve
 from Crypto.Hash import keccak
 
+from cloister.attestation.assurance import warning_for
 from cloister.attestation.cbor import Tagged, Value, parse_cbor
 from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import Evidence, parse_evidence
@@ -36,7 +37,7 @@ from cloister.attestation.issuance import (
 )
 from cloister.attestation.policy import CLOCK_SKEW, AppraisalPolicy
 from cloister.attestation.report import ReportBinding, build_report_data
-from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, appraise
+from cloister.attestation.verify import Appraisal, appraise
 from cloister.errors import CloisterError, DecodeError, LocalError, TooLarge, VerificationError
 
 MAX_INPUTS = 1000
@@ -70,7 +71,7 @@ class Receipt:
     @property
     def warning(self) -> str | None:
         """The words that must stand beside anything that rests on this receipt."""
-        return SIMULATED_WARNING if self.claims.simulated else None
+        return warning_for(self.claims.evidence.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
+from cloister.attestation.assurance import warning_for
 from cloister.attestation.claims import Claims
 from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import Evidence, EvidenceKind
@@ -24,8 +25,6 @@ from cloister.attestation.policy import AppraisalPolicy
 from cloister.attestation.report import REPORT_DATA_SIZE
 from cloister.attestation.verifiers.simulated import verify_simulated
 from cloister.errors import LocalError, VerificationError
-
-SIMULATED_WARNING = "SIMULATED: not confidential against the host"
 
 _SEAL = object()
 
@@ -48,12 +47,13 @@ class Appraisal:
 
     @property
     def simulated(self) -> bool:
-        """True when the evidence rests on software: pages, lines and receipts then carry ``SIMULATED_WARNING``."""
+        """True when the evidence rests on software alone."""
         return self.claims.kind is EvidenceKind.SIMULATED
 
     @property
     def warning(self) -> str | None:
-        return SIMULATED_WARNING if self.simulated else None
+        """The words that must stand beside anything that rests on it."""
+        return warning_for(self.claims.kind)
 
 
 def appraise(

@@ -22,6 +22,7 @@ from tests.unit.attestation.platform import (
     root,
 )
 
+from cloister.attestation.assurance import SIMULATED_WARNING
 from cloister.attestation.cbor import build_cbor, parse_cbor
 from cloister.attestation.collateral import Collateral, simulated_collateral
 from cloister.attestation.evidence import MAX_PAYLOAD, Evidence, EvidenceKind, parse_evidence
@@ -29,7 +30,7 @@ from cloister.attestation.policy import MEASUREMENT_SIZES, AllOf, AnyOf, Apprais
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.statement import SIMULATED_DOMAIN, build_payload, build_statement
 from cloister.attestation.verifiers.simulated import build_root_fingerprint
-from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, appraise
+from cloister.attestation.verify import Appraisal, appraise
 from cloister.errors import CloisterError, ConfigurationError, DecodeError, LocalError, PolicyRejected, RemoteError
 
 DATA = build_report_data(BINDING)

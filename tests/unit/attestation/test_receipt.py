@@ -12,6 +12,7 @@ import pytest
 from Crypto.Hash import keccak
 from tests.unit.attestation.platform import BINDING, COLLATERAL, DAY, NOW, POLICY, evidence
 
+from cloister.attestation.assurance import SIMULATED_WARNING
 from cloister.attestation.cbor import Tagged, build_cbor, parse_cbor
 from cloister.attestation.evidence import Evidence
 from cloister.attestation.receipt import (
@@ -25,7 +26,6 @@ from cloister.attestation.receipt import (
     verify_receipt,
 )
 from cloister.attestation.report import build_report_data
-from cloister.attestation.verify import SIMULATED_WARNING
 from cloister.errors import CloisterError, DecodeError, LocalError, RemoteError, TooLarge
 
 SIGNER = coincurve.PrivateKey(b"\x21" * 32)

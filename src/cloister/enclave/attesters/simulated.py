@@ -1,6 +1,6 @@
 """The simulated platform: signs what the agent measured of itself, with a key that the host handed in.
 
-It proves nothing against that host, and everything that rests on it says so (``attestation.verify.SIMULATED_WARNING``).
+It proves nothing against that host, and everything that rests on it says so (``attestation.assurance.SIMULATED_WARNING``).
 """
 
 from __future__ import annotations

@@ -28,9 +28,10 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from cloister.attestation.assurance import warning_for
 from cloister.attestation.evidence import EvidenceKind, parse_evidence
 from cloister.attestation.report import ReportBinding, build_report_data
-from cloister.attestation.verify import SIMULATED_WARNING, Appraisal, appraise
+from cloister.attestation.verify import Appraisal, appraise
 from cloister.errors import (
     CloisterError,
     Conflict,
@@ -310,7 +311,7 @@ class SessionService:
             "preComputeProperties": None,
             "postComputeProperties": None,
             "evidenceKinds": kinds,
-            "warning": SIMULATED_WARNING if EvidenceKind.SIMULATED.value in kinds else None,
+            "warning": next((text for kind in kinds if (text := warning_for(EvidenceKind(kind)))), None),
         }
 
 
