@@ -121,7 +121,7 @@ def run_(
         tasks.append(each.to_json() | {"index": each.index, "items": items, "saved": [str(path) for path in saved]})
 
     def draw() -> None:
-        from cloister.cli.render import simulated_notice, table
+        from cloister.cli.render import enclave_notice, table
 
         rows = [
             (item["index"], item["protected_data"], "ok" if item["ok"] else f"failed: {item['cause']}")
@@ -131,8 +131,7 @@ def run_(
         table("tasks", ("slice", "task", "deal"), [(task["index"], task["task_id"], task["deal_id"]) for task in tasks])
         if rows:
             table("protected data", ("item", "address", "outcome"), rows)
-        if protector.connection.network.simulated:
-            simulated_notice()
+        enclave_notice(protector.connection.network.enclave_kind)
 
     session.show({"tasks": tasks, "enclave": protector.connection.network.enclave_kind}, draw)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloister.sdk.account import Balances
 
 T = TypeVar("T")
-OWN_NETWORK = "demo"
+OWN_NETWORKS = {"bubblewrap": "demo", "vm": "demo-vm"}
 
 
 @click.command()
@@ -29,14 +29,19 @@ OWN_NETWORK = "demo"
     show_default=True,
     help="Folder for the result's files.",
 )
+@click.option(
+    "--enclave",
+    type=click.Choice(["bubblewrap", "vm"]),
+    help="Run on a network of the demo's own with these enclaves: a sandbox, or a measured virtual machine.",
+)
 @options
-def demo(session: Session, output: Path) -> None:
+def demo(session: Session, output: Path, enclave: str | None) -> None:
     """Run the hospital demo: on the network that is up here, or on one of its own."""
     from cloister.network.demo import HospitalDemo
     from cloister.sdk.progress import silent
 
     started = time.monotonic()
-    with _network(session) as name:
+    with _network(session, enclave) as name:
         story = HospitalDemo(name, output, silent)
         _tell(session, story)
     if session.as_json:
@@ -46,24 +51,31 @@ def demo(session: Session, output: Path) -> None:
 
 
 @contextmanager
-def _network(session: Session) -> Iterator[str]:
-    """The network to use: the named one when it is up, else one that lives as long as the demo."""
+def _network(session: Session, enclave: str | None) -> Iterator[str]:
+    """The network to use: the named one when it is up, else one that lives as long as the demo.
+
+    A demo that names its enclaves always has a network of its own.
+    """
+    from cloister.network.enclaves import EnclaveChoice
     from cloister.network.local import LocalNetwork, LocalOptions
     from cloister.network.state import NetworkState, is_up
 
-    if is_up(session.network):
+    if enclave is None and is_up(session.network):
         yield session.network
         return
+    choice = EnclaveChoice(enclave or "bubblewrap")
+    name = OWN_NETWORKS[choice.value]
     if not session.as_json:
-        click.secho("no network is up here: starting one for the demo", dim=True)
+        why = "no network is up here: starting one" if enclave is None else f"starting a network ({choice.value})"
+        click.secho(f"{why} for the demo", dim=True)
     # A story begins at its beginning: what an earlier run left is not needed, and would only grow.
-    NetworkState(OWN_NETWORK).clear()
-    network = LocalNetwork(LocalOptions(name=OWN_NETWORK, port=0, chain_port=0))
-    network.start()
+    NetworkState(name).clear()
+    network = LocalNetwork(LocalOptions(name=name, port=0, chain_port=0, enclave=choice))
+    network.start(announce=(lambda _: None) if session.as_json else lambda text: click.secho(text, dim=True))
     try:
         if not session.as_json:
             click.secho(f"network ready in {network.ready_seconds:.1f} s: {network.description.origin}", dim=True)
-        yield OWN_NETWORK
+        yield name
     finally:
         network.stop()
 
@@ -87,9 +99,9 @@ def _tell(session: Session, demo: HospitalDemo) -> None:
         return value
 
     if not quiet:
-        from cloister.cli.render import simulated_notice
+        from cloister.cli.render import enclave_notice
 
-        simulated_notice()
+        enclave_notice(demo.enclave_kind)
     step(
         "the company builds, deploys and publishes its iApp for 0.03 RLC a run",
         demo.company_publishes,

@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cloister.attestation.assurance import warning_for
+from cloister.attestation.evidence import EvidenceKind
 from cloister.protocol.units import format_rlc
 from cloister.sdk.progress import Progress as Step
 
@@ -29,7 +31,6 @@ def _console(*, stderr: bool) -> Console:
 console = _console(stderr=False)
 errors = _console(stderr=True)
 
-SIMULATED = "SIMULATED: not confidential against the host"
 
 TITLES = {
     "EXTRACT_DATA_SCHEMA": "pack",
@@ -145,9 +146,11 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     console.print(drawn)
 
 
-def simulated_notice() -> None:
-    """Say what a simulated enclave is worth."""
-    errors.print(Text(SIMULATED, style="bold yellow"))
+def enclave_notice(kind: str) -> None:
+    """Say what enclaves of a kind are not worth; nothing for hardware that encrypts memory."""
+    warning = warning_for(EvidenceKind(kind)) if kind in set(EvidenceKind) else f"enclaves of the unknown kind {kind}"
+    if warning:
+        errors.print(Text(warning, style="bold yellow"))
 
 
 def rlc(amount: int) -> str:

@@ -74,7 +74,7 @@ def run(
         saved = [] if detach or output is None else started.result.save(output)
 
     def draw() -> None:
-        from cloister.cli.render import facts, simulated_notice
+        from cloister.cli.render import enclave_notice, facts
 
         facts(
             [
@@ -85,8 +85,7 @@ def run(
                 *((("next", f"cloister task watch {started.task_id} --deal {started.deal_id}"),) if detach else ()),
             ]
         )
-        if protector.connection.network.simulated:
-            simulated_notice()
+        enclave_notice(protector.connection.network.enclave_kind)
 
     value = started.to_json() | {
         "files": files,

@@ -33,6 +33,13 @@ LOG_BYTES = 16 << 20
 @click.option("--deployer-key", type=click.Path(path_type=Path), help="With --rpc: key file of an account with ether.")
 @click.option("--slots", default=2, show_default=True, help="Tasks that the worker runs at once.")
 @click.option("--run-price", default="0.02 RLC", show_default=True, help="What the workerpool asks for one task.")
+@click.option(
+    "--enclave",
+    type=click.Choice(["bubblewrap", "vm"]),
+    default="bubblewrap",
+    show_default=True,
+    help="What tasks run in: a sandbox with SIMULATED evidence, or a measured virtual machine.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 def up(
     name: str,
@@ -43,12 +50,14 @@ def up(
     deployer_key: Path | None,
     slots: int,
     run_price: str,
+    enclave: str,
     as_json: bool,
 ) -> None:
     """Start chain, contracts, market, SMS, scheduler, indexer, storage and one worker; stop with Ctrl-C.
 
-    State is kept: the next start goes on where this one stopped. Enclaves are SIMULATED.
+    State is kept: the next start goes on where this one stopped.
     """
+    from cloister.network.enclaves import EnclaveChoice
     from cloister.network.local import LocalNetwork, LocalOptions
     from cloister.network.state import is_up
     from cloister.protocol.units import parse_nrlc
@@ -67,6 +76,7 @@ def up(
             deployer_key=deployer_key,
             slots=slots,
             run_price=price,
+            enclave=EnclaveChoice(enclave),
         )
     )
     stop = threading.Event()
@@ -113,7 +123,7 @@ def _announce(network: LocalNetwork, *, as_json: bool) -> None:
         )
         sys.stdout.flush()
         return
-    from cloister.cli.render import facts, simulated_notice, table
+    from cloister.cli.render import enclave_notice, facts, table
 
     click.secho(f"\nnetwork {description.name} is up ({network.ready_seconds:.1f} s)", bold=True)
     facts(
@@ -125,8 +135,7 @@ def _announce(network: LocalNetwork, *, as_json: bool) -> None:
         ]
     )
     table("\ndemo accounts (use with --as)", ("role", "address", "wallet", "stake"), network.demo_rows())
-    if description.simulated:
-        simulated_notice()
+    enclave_notice(description.enclave_kind)
     click.echo("\nnext: cloister demo          stop: Ctrl-C")
 
 

@@ -6,21 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloister.attestation.evidence import EvidenceKind
 from cloister.chain.contracts import Hub
 from cloister.chain.events import Cursor, EventReader
 from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
 from cloister.clients.market import MarketClient
-from cloister.enclave.measurement import measure_agent
 from cloister.errors import NotFound
 from cloister.network.accounts import Accounts, load_accounts
 from cloister.network.compass import FILE_NAME as COMPASS_FILE
 from cloister.network.compass import save_compass
+from cloister.network.enclaves import choice_of, reference_values
 from cloister.network.part import NetworkPart
 from cloister.network.state import NetworkState
-from cloister.network.testroot import load_test_root
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.networks import NetworkDescription
 from cloister.protocol.orders import DatasetOrder, OrderKind
@@ -233,12 +231,6 @@ class Composition:
             self._server = None
 
 
-def reference_values(state: NetworkState) -> ReferenceValues:
-    """What evidence on this network rests on: its own test root, and the agent as installed here."""
-    root = load_test_root(state.path("testroot", "x").parent, state.name)
-    return ReferenceValues(EvidenceKind.SIMULATED, (root.root,), frozenset({measure_agent()}))
-
-
 def load_backends(name: str) -> Backends:
     """The backends of a network whose state lies on this machine.
 
@@ -247,7 +239,8 @@ def load_backends(name: str) -> Backends:
     """
     description, state = load_description(name), NetworkState(name)
     accounts = load_accounts(state.path("accounts.json"))
-    return Backends(description, accounts, state, JsonRpc(description.rpc_url), reference_values(state))
+    values = reference_values(state, choice_of(description.enclave_kind))
+    return Backends(description, accounts, state, JsonRpc(description.rpc_url), values)
 
 
 def serve_part(service: str, backends: Backends, *, host: str, port: int) -> None:

@@ -66,6 +66,11 @@ class HospitalDemo:
     def _as(self, role: str) -> DataProtector:
         return DataProtector.connect(self._network, wallet=role, on_status=self._tell)
 
+    @property
+    def enclave_kind(self) -> str:
+        """The kind of evidence that the network's enclaves give."""
+        return self._as("company").connection.network.enclave_kind
+
     def company_publishes(self) -> App:
         """The company builds its iApp with everything it depends on, deploys and offers it."""
         company = self._as("company")

@@ -27,8 +27,9 @@ from cloister.errors import CloisterError, ConfigurationError, Conflict, LocalEr
 from cloister.network.accounts import DEMO_ROLES, Accounts, load_accounts
 from cloister.network.anvil import ChainOptions, LocalChain
 from cloister.network.children import die_with_parent, stop_process
-from cloister.network.composition import Backends, Composition, reference_values
+from cloister.network.composition import Backends, Composition
 from cloister.network.deployment import Deployment, Settings, deploy
+from cloister.network.enclaves import EnclaveChoice, reference_values
 from cloister.network.state import NetworkState
 from cloister.protocol.codec import Address
 from cloister.protocol.networks import ContractAddresses, NetworkDescription, ServiceUrls
@@ -76,6 +77,7 @@ class LocalOptions:
     slots: int = 2
     run_price: Nrlc = RUN_PRICE
     """What the workerpool asks for one task."""
+    enclave: EnclaveChoice = EnclaveChoice.BUBBLEWRAP
 
 
 class LocalNetwork:
@@ -147,12 +149,12 @@ class LocalNetwork:
                 dataprotector=deployment.dataprotector,
             ),
             workerpool=workerpool,
-            enclave_kind="simulated",
+            enclave_kind=options.enclave.kind.value,
             teebroker=accounts.key("sms").address,
             start_block=deployment.block,
         )
         announce("starting market, SMS, scheduler, indexer and storage gateway")
-        values = reference_values(self._state)
+        values = reference_values(self._state, options.enclave)
         self._composition = Composition(Backends(description, accounts, self._state, rpc, values))
         self._composition.start(port)
         self._state.save_documents(description, values)

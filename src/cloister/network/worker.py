@@ -11,8 +11,8 @@ from cloister.chain.sender import TransactionSender
 from cloister.clients.scheduler import SchedulerClient
 from cloister.clients.sms import SmsClient
 from cloister.network.accounts import load_accounts
+from cloister.network.enclaves import build_runtime, choice_of
 from cloister.network.state import NetworkState
-from cloister.network.testroot import load_test_root
 from cloister.sdk.home import load_description
 from cloister.storage.kubo import KuboStore
 from cloister.worker.daemon import Worker
@@ -20,9 +20,6 @@ from cloister.worker.enclaves import Enclaves
 from cloister.worker.execution import Platform
 from cloister.worker.fetching import ContentFetcher
 from cloister.worker.journal import Journal
-from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
-from cloister.worker.runtimes.runtime import EnclaveSpec
-from cloister.worker.runtimes.runtime import Platform as EnclavePlatform
 from cloister.worker.settings import WorkerSettings
 
 
@@ -31,7 +28,7 @@ def run_worker(name: str, *, slots: int) -> None:
 
     Raises:
         NotFound: no such network here.
-        ConfigurationError: bubblewrap is missing, or another worker has the state.
+        ConfigurationError: this machine cannot run its enclaves, or another worker has the state.
     """
     description = load_description(name)
     state = NetworkState(name)
@@ -42,8 +39,7 @@ def run_worker(name: str, *, slots: int) -> None:
         workerpool=description.workerpool, state_folder=state.path("worker", "x").parent, slots=slots, wait_seconds=5
     )
     store = KuboStore(description.services.gateway, description.services.gateway)
-    root = load_test_root(state.path("testroot", "x").parent, name)
-    runtime = BubblewrapRuntime(node_prefix=settings.node_prefix)
+    runtime, spec = build_runtime(state, choice_of(description.enclave_kind), settings)
     worker = Worker(
         Platform(
             settings=settings,
@@ -58,7 +54,7 @@ def run_worker(name: str, *, slots: int) -> None:
             sender=TransactionSender(
                 rpc, key, TransactionJournal(state.path("journals", f"{rpc.chain_id}-{key.address.lower()}.sqlite"))
             ),
-            enclaves=Enclaves(runtime, EnclaveSpec(EnclavePlatform("simulated", root.platform))),
+            enclaves=Enclaves(runtime, spec),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -62,3 +62,7 @@ class Runtime(Protocol):
             UnavailableError: it did not start this time.
         """
         ...
+
+    def close(self) -> None:
+        """Let go of what starts them; enclaves that still run may end with it."""
+        ...
