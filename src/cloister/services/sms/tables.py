@@ -99,3 +99,42 @@ CHALLENGES = Table(
     Column("wrapped_key", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
+LOG_ENTRIES = Table(
+    "sms_log_entries",
+    METADATA,
+    Column("index", BigInteger, primary_key=True, autoincrement=False),
+    Column("release_id", BigInteger, nullable=False, unique=True),
+    # Canonical JSON, kept as it was hashed: proofs outlive changes of the record's columns.
+    Column("entry", Text, nullable=False),
+)
+LOG_NODES = Table(
+    "sms_log_nodes",
+    METADATA,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("index", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+LOG_HEAD = Table(
+    "sms_log_head",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+)
+COLLATERAL = Table(
+    "sms_collateral",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+SESSIONS = Table(
+    "sms_sessions",
+    METADATA,
+    Column("task_id", String(66), primary_key=True),
+    Column("enclave_challenge", String(42), primary_key=True),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("log_index", BigInteger, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("collateral", String(64), nullable=False),
+    Column("receipt_digest", String(66), nullable=True),
+    Column("countersignature", LargeBinary, nullable=True),
+)
