@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from cloister.attestation.cbor import build_cbor, parse_cbor
-from cloister.attestation.evidence import EvidenceKind
+from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.errors import DecodeError, TooLarge
 
 MAX_COLLATERAL = 512 * 1024
@@ -44,9 +45,36 @@ class Collateral:
         """The pieces of one kind with this name."""
         return tuple(item.content for item in self.documents if item.kind is kind and item.name == name)
 
+    def collateral_for(self, _evidence: Evidence, _now: int) -> Collateral:
+        """Itself: what was given once is the collateral of all evidence. See ``CollateralSource``."""
+        return self
+
     def with_documents(self, documents: Iterable[Document]) -> Collateral:
         """The same roots, and these pieces beside those that are there."""
         return Collateral(self.roots, (*self.documents, *documents))
+
+
+class CollateralSource(Protocol):
+    """Where a relying party gets the collateral of the evidence before it. Safe to call from several threads.
+
+    Implemented by ``Collateral`` (always the same) and by ``clients.collateral.SourcedCollateral`` (its own roots, the documents
+    of a collateral service).
+    """
+
+    @property
+    def roots(self) -> tuple[tuple[EvidenceKind, bytes], ...]:
+        """The trusted roots (DER) by kind."""
+        ...
+
+    def collateral_for(self, evidence: Evidence, now: int, /) -> Collateral:
+        """Roots, and the documents for this piece of evidence; for kinds that need none, roots alone.
+
+        Raises:
+            UnavailableError: the source is away, try again. VerificationError: there is no such document
+            (``collateral-missing``), or it is over and nobody has a newer one (``collateral-expired``).
+            DecodeError: the evidence does not say what it needs.
+        """
+        ...
 
 
 def simulated_collateral(roots: Iterable[bytes]) -> Collateral:

@@ -1,0 +1,118 @@
+"""Needs: which collateral a piece of evidence is judged with. Nothing is proven here: a lie finds other collateral, with which
+the evidence then does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography import x509
+
+from cloister.attestation.cbor import parse_cbor
+from cloister.attestation.evidence import Evidence, EvidenceKind
+from cloister.attestation.pieces import Need
+from cloister.errors import DecodeError, InputError
+
+_REPORT_SIZE: Final = 1184
+_HCL_HEADER: Final = 32
+_AMD_PRODUCT: Final = x509.ObjectIdentifier("1.3.6.1.4.1.3704.1.2")
+_VLEK: Final = 1
+_TURIN_CHIP: Final = 8
+
+
+def parse_need(evidence: Evidence) -> Need | None:
+    """Read what the collateral is looked up by; None for a kind that needs none.
+
+    Raises:
+        DecodeError: the evidence does not say it (``evidence-malformed``).
+    """
+    try:
+        match evidence.kind:
+            case EvidenceKind.SIMULATED:
+                return None
+            case EvidenceKind.TDX | EvidenceKind.SGX:
+                return _dcap_need(evidence)
+            case EvidenceKind.SNP:
+                match parse_cbor(evidence.payload):
+                    case [int(), bytes(report), list(certificates)]:
+                        return _snp_need(evidence.kind, report, certificates)
+                    case _:
+                        raise DecodeError("the SNP evidence has another form", code="evidence-malformed")
+            case EvidenceKind.SNP_VTPM:
+                match parse_cbor(evidence.payload):
+                    case {2: bytes(hcl), 3: list(certificates)}:
+                        return _snp_need(evidence.kind, hcl[_HCL_HEADER : _HCL_HEADER + _REPORT_SIZE], certificates)
+                    case _:
+                        raise DecodeError("the SNP evidence has another form", code="evidence-malformed")
+            case EvidenceKind.TPM:
+                return Need(evidence.kind)
+    except InputError as error:
+        raise DecodeError(
+            f"the evidence does not say its platform: {error.message}", code="evidence-malformed"
+        ) from error
+
+
+def _dcap_need(evidence: Evidence) -> Need:
+    # The library is large and native; nobody without a quote loads it.
+    from dcap_qvl import parse_quote
+
+    try:
+        quote = parse_quote(evidence.payload)
+        fmspc, ca = quote.fmspc().lower(), quote.ca()
+    except (ValueError, OverflowError) as error:
+        raise DecodeError("the quote, or the certificate in it, does not parse", code="evidence-malformed") from error
+    return Need(evidence.kind, fmspc=fmspc, ca=ca)
+
+
+def _snp_need(kind: EvidenceKind, report: bytes, certificates: Sequence[object]) -> Need:
+    if len(report) != _REPORT_SIZE:
+        raise DecodeError(f"an SNP report of {len(report)} bytes", code="evidence-malformed")
+    vlek = int.from_bytes(report[0x48:0x4C], "little") >> 2 & 7 == _VLEK
+    given = [each for each in certificates[:4] if isinstance(each, bytes)]
+    product = next((name for name in map(_product_of, given) if name), "") or _product_of_report(report)
+    if any(_is_chip_key(each) for each in given) or vlek:
+        return Need(kind, product=product, vlek=vlek)
+    chip = report[0x1A0:0x1E0]
+    if product == "Turin":
+        chip = chip[:_TURIN_CHIP]
+    return Need(kind, product=product, chip=chip.hex(), tcb=report[0x180:0x188].hex())
+
+
+def _product_of_report(report: bytes) -> str:
+    """Reports from version 3 on name the processor's family and model (AMD 56860, ATTESTATION_REPORT 0x188)."""
+    if int.from_bytes(report[:4], "little") < 3:
+        raise DecodeError(
+            "the SNP evidence brings no certificate, and its report does not name the processor",
+            code="evidence-malformed",
+            hint="put the chip's certificate beside the report",
+        )
+    family, model = report[0x188], report[0x189]
+    if family == 0x19:
+        return "Milan" if model < 0x10 else "Genoa"
+    return "Turin" if family == 0x1A else ""
+
+
+def _load(der: bytes) -> x509.Certificate | None:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError:
+        return None
+
+
+def _product_of(der: bytes) -> str:
+    """``Milan`` of ``Milan-B0`` in a chip's certificate; nothing for any other certificate."""
+    certificate = _load(der)
+    if certificate is None:
+        return ""
+    try:
+        value = certificate.extensions.get_extension_for_oid(_AMD_PRODUCT).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ""
+    if not isinstance(value, x509.UnrecognizedExtension):
+        return ""
+    return value.value[2:].decode("ascii", "replace").partition("-")[0]  # an IA5String has two bytes of head
+
+
+def _is_chip_key(der: bytes) -> bool:
+    return bool(_product_of(der))
