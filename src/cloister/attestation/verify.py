@@ -7,7 +7,7 @@ The numbered checks, each of which denies with a named reason:
 3. its signatures lead to a root that the caller names;
 4. it says the report data that the caller expects: this chain, hub, SMS, task, nonce, app and these two keys; where the
    hardware measured the app itself, it is that very app;
-5. the policy accepts root, debug state, measurement, security version and age.
+5. the policy accepts root, debug state, measurements, platform, attributes, security versions, advisories and age.
 
 An ``Appraisal`` is the proof that all five held; nothing else can build one.
 """
@@ -31,11 +31,15 @@ _SEAL = object()
 
 @dataclass(frozen=True, slots=True)
 class Appraisal:
-    """Proof that evidence passed every check at ``appraised_at`` (unix seconds). Built by ``appraise`` only."""
+    """Proof that evidence passed every check at ``appraised_at`` (unix seconds). Built by ``appraise`` only.
+
+    ``marks``: what the policy let pass and must be said beside the acceptance, such as a platform in its grace.
+    """
 
     claims: Claims
     appraised_at: int
     _seal: object
+    marks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self._seal is not _SEAL:
@@ -83,8 +87,8 @@ def appraise(
     measured, expected = claims.app_digest, expected_app_digest
     if measured is not None and (expected is None or not hmac.compare_digest(measured, expected)):
         raise VerificationError("the hardware measured another app than the expected one", code="app-digest-mismatch")
-    policy.check(claims, now)
-    return Appraisal(claims, now, _SEAL)
+    verdict = policy.check(claims, now)
+    return Appraisal(claims, now, _SEAL, verdict.marks)
 
 
 def read_claims(evidence: Evidence, collateral: Collateral, now: int) -> Claims:
