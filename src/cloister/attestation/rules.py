@@ -8,10 +8,10 @@ One enclave is an object with ``kind`` and its reference values::
      "advisories": {"allow": ["INTEL-SA-00289"], "deny": []}, "platforms": ["<hex>"], "vendors": ["intel"],
      "attributes": {"smt": false}, "min_svn": 1, "max_age": 600}
 
-Only ``kind`` must be there, but without reference values an enclave is refused. Objects ``{"any_of": […]}`` and ``{"all_of": […]}`` combine them. The
-outermost one may also have ``version`` (1), ``sets`` (reference values by name) and ``distinct`` (``"platform"`` or
-``"vendor"``: no two workers of one replicated task share it). ``"any"`` is the explicit word for a check that is not
-wanted. There is no word for roots or for debug mode: neither is an owner's to loosen.
+Only ``kind`` must be there, but without reference values an enclave is refused. Objects ``{"any_of": […]}`` and
+``{"all_of": […]}`` combine them. The outermost one may also have ``version`` (1), ``sets`` (reference values by name) and
+``distinct`` (``"platform"`` or ``"vendor"``: no two workers of one replicated task share it). ``"any"`` is the explicit
+word for a check that is not wanted. There is no word for roots or for debug mode: neither is an owner's to loosen.
 """
 
 from __future__ import annotations

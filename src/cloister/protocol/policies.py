@@ -14,15 +14,28 @@ from dataclasses import dataclass
 from typing import Final
 
 from cloister.errors import DecodeError, InputError, PolicyRejected, VerificationError, quoted
-from cloister.protocol.codec import Bytes32, canonical_json, check_keys, check_uint, parse_hex, parse_uint, to_hex
+from cloister.protocol.codec import (
+    Bytes32,
+    canonical_json,
+    check_keys,
+    check_uint,
+    parse_hex,
+    parse_json,
+    parse_uint,
+    to_hex,
+)
 from cloister.protocol.params import check_purpose
 
 VERSION: Final = 1
+HARDWARE_VERSION: Final = 2
+"""Version of a policy that has hardware rules; one without them keeps version 1, its spelling and its hash."""
 SALT_TAG: Final = bytes.fromhex("636c6f31")
 """ASCII ``clo1``."""
 NONCE_LENGTH: Final = 16
 LIST_CAP: Final = 32
-POLICY_CAP: Final = 16 * 1024
+HARDWARE_CAP: Final = 16 * 1024
+"""Longest hardware rules in bytes of canonical JSON."""
+POLICY_CAP: Final = HARDWARE_CAP + 8 * 1024
 _HASH_DOMAIN: Final = b"cloister/access-policy/v1"
 _TIME_MAX: Final = 2**53 - 1
 
@@ -34,9 +47,11 @@ class AccessPolicy:
     Times are unix seconds: usable when ``valid_from <= now < valid_until``; None leaves that side open. Empty
     ``purposes`` allow any purpose. Empty ``enclaves`` leave the kind of evidence to the SMS's own appraisal; kinds that
     are named must be met as well. ``max_result_bytes`` bounds what one task may put out. ``nonce`` is 16 random bytes.
+    ``hardware``: rules for the evidence as canonical JSON of an object; ``attestation.rules`` says what they mean, and
+    whoever releases a key must judge them (``PolicyCleared.hardware``).
 
     Raises:
-        InputError: times that never hold, a malformed name, an empty or oversized list.
+        InputError: times that never hold, a malformed name, an empty or oversized list, rules that are no canonical JSON.
     """
 
     nonce: bytes
@@ -45,6 +60,7 @@ class AccessPolicy:
     purposes: tuple[str, ...] = ()
     enclaves: tuple[str, ...] = ()
     max_result_bytes: int | None = None
+    hardware: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.nonce) != NONCE_LENGTH:
@@ -56,11 +72,13 @@ class AccessPolicy:
             raise InputError(f"the policy is never valid: from {self.valid_from} until {self.valid_until}")
         object.__setattr__(self, "purposes", _check_names("purposes", self.purposes))
         object.__setattr__(self, "enclaves", _check_names("enclaves", self.enclaves))
+        if self.hardware is not None:
+            _check_hardware(self.hardware)
 
     def to_json(self) -> dict[str, object]:
-        """Return the policy as JSON members; every member is always there."""
-        return {
-            "version": VERSION,
+        """Return the policy as JSON members; every member of its version is always there."""
+        members: dict[str, object] = {
+            "version": VERSION if self.hardware is None else HARDWARE_VERSION,
             "nonce": to_hex(self.nonce),
             "valid_from": self.valid_from,
             "valid_until": self.valid_until,
@@ -68,10 +86,22 @@ class AccessPolicy:
             "enclaves": list(self.enclaves),
             "max_result_bytes": self.max_result_bytes,
         }
+        if self.hardware is not None:
+            members["hardware"] = parse_json(self.hardware)
+        return members
 
     def hash(self) -> Bytes32:
         """Return SHA-256 of the domain ``cloister/access-policy/v1`` and the canonical JSON."""
         return Bytes32.from_raw(hashlib.sha256(_HASH_DOMAIN + canonical_json(self.to_json())).digest())
+
+
+def _check_hardware(text: str) -> None:
+    try:
+        value = parse_json(text, cap=HARDWARE_CAP)
+    except DecodeError as error:
+        raise InputError(f"the hardware rules cannot be read: {error.message}") from error
+    if not isinstance(value, dict) or canonical_json(value).decode("utf-8") != text:
+        raise InputError("the hardware rules are not the canonical json of an object")
 
 
 def _check_names(name: str, values: Iterable[str]) -> tuple[str, ...]:
@@ -98,9 +128,15 @@ def parse_policy(value: object) -> AccessPolicy:
         DecodeError, InputError: a missing, unknown or unreadable member.
     """
     keys = ("version", "nonce", "valid_from", "valid_until", "purposes", "enclaves", "max_result_bytes")
-    given = check_keys("policy", value, required=keys)
-    if given["version"] != VERSION or isinstance(given["version"], bool):
-        raise DecodeError(f"policy: version {quoted(given['version'])} is not {VERSION}")
+    given = check_keys("policy", value, required=keys, optional=["hardware"])
+    wanted = HARDWARE_VERSION if "hardware" in given else VERSION
+    if given["version"] != wanted or isinstance(given["version"], bool):
+        raise DecodeError(f"policy: version {quoted(given['version'])} is not {wanted}")
+    hardware = None
+    if "hardware" in given:
+        if not isinstance(given["hardware"], dict):
+            raise DecodeError("policy: hardware is no object")
+        hardware = canonical_json(given["hardware"]).decode("utf-8")
     numbers: dict[str, int | None] = {}
     for name in ("valid_from", "valid_until", "max_result_bytes"):
         number = given[name]
@@ -109,6 +145,7 @@ def parse_policy(value: object) -> AccessPolicy:
         nonce=parse_hex(given["nonce"], length=NONCE_LENGTH),
         purposes=_parse_names("purposes", given["purposes"]),
         enclaves=_parse_names("enclaves", given["enclaves"]),
+        hardware=hardware,
         **numbers,
     )
 
@@ -150,11 +187,15 @@ class PolicyFacts:
 
 @dataclass(frozen=True, slots=True)
 class PolicyCleared:
-    """Proof that the policy allows the use at ``now``, and what binds the enclave. Built only by ``check_policy``."""
+    """Proof that the policy allows the use at ``now``, and what binds the enclave. Built only by ``check_policy``.
+
+    ``hardware``: rules that the evidence must still meet before anything is released; None where there are none.
+    """
 
     policy_hash: Bytes32
     now: int
     max_result_bytes: int | None
+    hardware: str | None = None
 
 
 def check_policy(policy: AccessPolicy, facts: PolicyFacts) -> PolicyCleared:
@@ -185,4 +226,4 @@ def check_policy(policy: AccessPolicy, facts: PolicyFacts) -> PolicyCleared:
             )
     if policy.enclaves and facts.enclave not in policy.enclaves:
         raise PolicyRejected(f"enclaves of the kind {quoted(facts.enclave)} are not allowed", code="enclave-refused")
-    return PolicyCleared(policy.hash(), facts.now, policy.max_result_bytes)
+    return PolicyCleared(policy.hash(), facts.now, policy.max_result_bytes, policy.hardware)
