@@ -28,6 +28,9 @@ class SimulatedAttester:
     def __repr__(self) -> str:
         return "SimulatedAttester(hidden)"
 
+    def measure_app(self, digest: bytes) -> None:
+        """Nothing: this kind has no register, the digest stands in the report data alone."""
+
     def attest(self, report_data: bytes, *, now: int) -> Evidence:
         """Sign measurement and report data."""
         statement = build_statement(
