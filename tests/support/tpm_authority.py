@@ -81,7 +81,7 @@ class Boot:
         """(register, type, what is measured, what is logged) in the firmware's order."""
         variable = secure_boot_variable(self.secure_boot)
         line = self.command_line.encode("utf-16-le") + b"\0\0"
-        records = [
+        return [
             (0, EV_S_CRTM_VERSION, b"v\0", b"v\0"),
             (0, EV_EFI_PLATFORM_FIRMWARE_BLOB2, self.firmware, b"\x08firmware" + bytes(16)),
             (7, EV_EFI_VARIABLE_DRIVER_CONFIG, variable, variable),
@@ -97,7 +97,6 @@ class Boot:
             (9, EV_EVENT_TAG, line, tagged(0x8F3B22ED, b"LOADED_IMAGE::LoadOptions\0")),
             (9, EV_EVENT_TAG, self.initrd, tagged(0x8F3B22EC, b"Linux initrd\0")),
         ]
-        return records
 
     def log(self) -> bytes:
         """binary_bios_measurements with SHA-1 and SHA-256 banks."""
@@ -261,7 +260,7 @@ class TpmAuthority:
         *,
         start: int = NOW - DAY,
         end: int = NOW + DAY,
-        bound_to: str | None | tuple[str, ...] = (),
+        bound_to: str | tuple[str, ...] | None = (),
         digest: hashes.HashAlgorithm | None = None,
         key: object = None,
     ) -> bytes:
