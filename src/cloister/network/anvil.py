@@ -7,9 +7,10 @@ Facts this file is built on (measured on anvil 1.7.1):
   readers see that as a reorganisation and senders send again what is missing.
 * Automine livelocks past about a thousand queued transactions, and empty blocks make every later request slower, so we mine
   on a fixed grid of ``block_time`` but only when something is pending, plus a slow heartbeat block that keeps the clock moving.
-* ethers keeps an account's transaction count for 250 ms. A transaction that is mined while its sender still asks for the receipt
-  the first time lets the next one go out with the old count (``nonce too low``), which no public chain ever does. So a block
-  waits until the pool was quiet for ``SETTLE_SECONDS``; the sender then comes back only at its next poll.
+* ethers keeps an account's transaction count for 250 ms. A transaction that is mined sooner lets its sender's next one go out
+  with the old count (``nonce too low``), which no public chain ever does. So a block waits until every transaction in it is
+  ``COUNT_SECONDS`` old. Those of ``operators`` come from our own senders, which count for themselves, and wait only
+  ``SETTLE_SECONDS``, so that what is sent together is mined together.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cloister.chain.rpc import JsonRpc, parse_quantity
 from cloister.errors import CloisterError, ConfigurationError, UnavailableError
 from cloister.files import write_durably
 from cloister.network.children import die_with_parent
+from cloister.protocol.codec import Address
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,17 @@ CHAIN_ID = 421614
 
 HEARTBEAT_SECONDS = 12.0
 CHECKPOINT_SECONDS = 0.5
+COUNT_SECONDS = 0.26
+"""How old a transaction must be before it is mined."""
 SETTLE_SECONDS = 0.06
-"""How long no transaction may have come in before a block is mined."""
-SETTLE_MOST = 0.4
-"""A pool that is never quiet is mined after this many seconds all the same."""
+"""The same for an operator's."""
+COUNT_MOST = 0.8
+"""A pool in which some transaction is always younger is mined after this many seconds all the same."""
+CROWD = 200
+"""A pool with more transactions than this is mined without a look at each."""
+LOOK_SECONDS = 0.02
+IDLE_SECONDS = 0.1
+"""Longest pause between looks at an empty pool."""
 GAS_LIMIT = 60_000_000
 
 
@@ -88,13 +97,17 @@ def _tools_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ChainOptions:
-    """How the local chain runs. ``block_time`` and ``heartbeat`` in seconds; ``port`` on loopback."""
+    """How the local chain runs. ``block_time`` and ``heartbeat`` in seconds; ``port`` on loopback.
+
+    ``operators``: accounts whose transactions are mined without a wait.
+    """
 
     state_folder: Path
     port: int
     chain_id: int = CHAIN_ID
     block_time: float = 0.2
     heartbeat: float = HEARTBEAT_SECONDS
+    operators: frozenset[Address] = frozenset()
 
 
 class LocalChain:
@@ -109,6 +122,8 @@ class LocalChain:
         self._threads: list[threading.Thread] = []
         self._dirty = threading.Event()
         self._checkpoint_lock = threading.Lock()
+        self._operators = frozenset(address.lower() for address in options.operators)
+        self._seen: dict[str, float] = {}
         self.url = f"http://127.0.0.1:{options.port}"
         self._rpc = JsonRpc(self.url)
 
@@ -193,15 +208,14 @@ class LocalChain:
         )
 
     def _produce_blocks(self) -> None:
-        """Mine on the grid when something is pending; bring the chain back when it died."""
+        """Mine when something is pending, at most once in ``block_time``; bring the chain back when it died."""
         last_block = time.monotonic()
-        next_tick = time.monotonic()
         while not self._stop.is_set():
-            next_tick = max(next_tick + self._options.block_time, time.monotonic())
-            if self._stop.wait(max(0.0, next_tick - time.monotonic())):
+            rest = last_block + self._options.block_time - time.monotonic()
+            if self._stop.wait(rest if rest > 0 else min(self._options.block_time, IDLE_SECONDS)):
                 return
             try:
-                pending = self._settled()
+                pending = self._old_enough()
                 if pending or time.monotonic() - last_block >= self._options.heartbeat:
                     self._rpc.call("evm_mine")
                     last_block = time.monotonic()
@@ -219,14 +233,29 @@ class LocalChain:
                 else:
                     logger.warning("the local chain did not answer: %s", error)
 
-    def _settled(self) -> int:
-        """How many transactions wait, once no more came in for a while."""
-        pending, started = self._pending(), time.monotonic()
-        while pending and time.monotonic() - started < SETTLE_MOST and not self._stop.wait(SETTLE_SECONDS):
-            seen, pending = pending, self._pending()
-            if pending == seen:
+    def _old_enough(self) -> int:
+        """How many transactions wait, once each may be mined."""
+        started = time.monotonic()
+        while (pending := self._pending()) and pending <= CROWD:
+            now = time.monotonic()
+            waits = self._waits()
+            self._seen = {name: self._seen.get(name, now) for name in waits}
+            young = any(now - self._seen[name] < wait for name, wait in waits.items())
+            if not young or now - started >= COUNT_MOST or self._stop.wait(LOOK_SECONDS):
                 break
         return pending
+
+    def _waits(self) -> dict[str, float]:
+        """Hash of each transaction that could be mined now, and how old it must be."""
+        content = self._rpc.call("txpool_content")
+        senders = content.get("pending") if isinstance(content, Mapping) else None
+        if not isinstance(senders, Mapping):
+            raise UnavailableError("the local chain does not tell its pending transactions")
+        return {
+            str(item["hash"]): SETTLE_SECONDS if str(sender).lower() in self._operators else COUNT_SECONDS
+            for sender, waiting in senders.items()
+            for item in waiting.values()
+        }
 
     def _pending(self) -> int:
         """How many transactions could be mined now."""

@@ -43,6 +43,8 @@ from cloister.sdk.wallet import Wallet
 
 logger = logging.getLogger(__name__)
 
+OPERATORS = ("deployer", "scheduler", "worker", "sms")
+"""Roles whose transactions are sent by this package alone."""
 ETHER = 10**18
 GAS_MONEY = 10 * ETHER
 POOR = ETHER
@@ -215,7 +217,10 @@ class LocalNetwork:
         options = self._options
         self._chain = LocalChain(
             ChainOptions(
-                self._state.path("chain", "x").parent, options.chain_port or _free_port(), block_time=options.block_time
+                self._state.path("chain", "x").parent,
+                options.chain_port or _free_port(),
+                block_time=options.block_time,
+                operators=frozenset(self._held_accounts().key(role).address for role in OPERATORS),
             )
         )
         self._chain.start()
