@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.sms_ledger import MemoryLedger
 
 from cloister.attestation.collateral import Collateral, simulated_collateral
-from cloister.attestation.evidence import EvidenceKind
+from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.statement import SIMULATED_DOMAIN, build_payload, build_statement
@@ -129,6 +129,8 @@ class World:
         self.worker, self.stranger = private_key("worker"), private_key("stranger")
         self.teebroker = private_key("teebroker")
         self.platform = Platform()
+        self.attest: Callable[[bytes], Evidence] | None = None
+        """Makes evidence for report data, of whatever kind; without it the simulated platform does."""
         self.clock = Clock(START)
         self.domain: Domain = hub_domain(CHAIN_ID, HUB)
         self.ledger = MemoryLedger(self.domain, Head(100, START))
@@ -267,7 +269,11 @@ class World:
             "hpke_key_hash": hashlib.sha256(enclave.hpke.public.raw).digest(),
         }
         report_data = build_report_data(ReportBinding(**{**values, **binding}))
-        payload = self.platform.evidence(report_data, **{"issued_at": int(self.clock.now), **evidence})
+        if self.attest is None:
+            payload = self.platform.evidence(report_data, **{"issued_at": int(self.clock.now), **evidence})
+            made = Evidence(EvidenceKind.SIMULATED, payload)
+        else:
+            made = self.attest(report_data)
         request = SessionRequest(
             **{
                 "task_id": self.task_id,
@@ -276,7 +282,7 @@ class World:
                 "enclave_challenge": enclave.challenge.address,
                 "hpke_public_key": enclave.hpke.public.raw,
                 "app_digest": APP_DIGEST,
-                "evidence": SessionEvidence("simulated", payload),
+                "evidence": SessionEvidence(made.kind.value, made.payload),
                 **changes,
             }
         )
