@@ -32,6 +32,8 @@ class MemoryLedger:
     groups: dict[Address, set[Address]] = field(default_factory=dict)
     objections: dict[Address, str] = field(default_factory=dict)
     """What the hub holds against bulk orders of a dataset beside its usual reasons."""
+    wallets: dict[Address, bytes] = field(default_factory=dict)
+    """Contracts that own data, each with the one signature that it accepts for anything."""
     down: bool = False
     blocks_read: list[int] = field(default_factory=list)
 
@@ -70,6 +72,10 @@ class MemoryLedger:
             except Exception:  # noqa: BLE001 - any failure means unsigned, as on the hub
                 signed = False
         return signed, order_hash in self.closed
+
+    def signed_by(self, owner: Address, digest: Bytes32, signature: bytes, *, block: int) -> bool:
+        self._read(block)
+        return self.wallets.get(owner) == signature
 
     def offer_standings(
         self, offers: Sequence[Offer], deal_id: Bytes32, deal: Deal, *, block: int

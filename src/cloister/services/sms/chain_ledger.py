@@ -81,6 +81,13 @@ class ChainLedger:
             closed = self._rpc.read(self._reads.is_closed(order_hash), block=block)
         return signed, closed
 
+    def signed_by(self, owner: Address, digest: Bytes32, signature: bytes, *, block: int) -> bool:
+        try:
+            return self._rpc.read(self._reads.is_presigned_or_signed(owner, digest, signature), block=block)
+        except (TransactionReverted, DecodeError):
+            # A signature of an impossible length, or a contract that says no by reverting.
+            return False
+
     def offer_standings(
         self, offers: Sequence[Offer], deal_id: Bytes32, deal: Deal, *, block: int
     ) -> list[OfferStanding]:

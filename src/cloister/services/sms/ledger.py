@@ -104,6 +104,10 @@ class Ledger(Protocol):
         """Whether ``owner`` signed or presigned the order, and whether the order was closed."""
         ...
 
+    def signed_by(self, owner: Address, digest: Bytes32, signature: bytes, *, block: int) -> bool:
+        """Whether ``owner`` signed the 32 bytes: as an account, or as a contract that says so (ERC-1271)."""
+        ...
+
     def offer_standings(
         self, offers: Sequence[Offer], deal_id: Bytes32, deal: Deal, *, block: int
     ) -> list[OfferStanding]:
