@@ -250,9 +250,16 @@ class TpmAuthority:
         return issue(self.root_key, name, self.root_key.public_key(), name, 1, usage, start, end)
 
     def issue_ek(
-        self, usage: Usage = EK_USAGE, *, start: int = NOW - DAY, end: int = NOW + DAY, issuer: str = "root"
+        self,
+        usage: Usage = EK_USAGE,
+        *,
+        start: int = NOW - DAY,
+        end: int = NOW + DAY,
+        issuer: str = "root",
+        key: object = None,
     ) -> bytes:
-        return issue(self.root_key, issuer, self.ek.public_key(), "tpm", self.serials["ek"], usage, start, end)
+        public = key or self.ek.public_key()
+        return issue(self.root_key, issuer, public, "tpm", self.serials["ek"], usage, start, end)
 
     def issue_ak(
         self,
