@@ -38,9 +38,13 @@ def quoted(value: object) -> str:
 
 
 class CloisterError(Exception):
-    """Root of the tree. ``message`` is public; ``hint`` says what to do next; ``code`` names the reason for machines."""
+    """Root of the tree. ``message`` is public; ``hint`` says what to do next; ``code`` names the reason for machines.
+
+    ``part`` names the part of a document that is at fault, where somebody knows it.
+    """
 
     code: str = "error"
+    part: str | None = None
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 70
 

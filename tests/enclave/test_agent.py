@@ -30,6 +30,7 @@ from cloister.errors import (
 from cloister.protocol.codec import Address, keccak256
 from cloister.protocol.releases import ResultFormat
 from cloister.protocol.sessions import SessionAnswer, release_digest
+from cloister.protocol.signatures import PrivateKey
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePrivateKey, HpkePublicKey
 from cloister.sealing.iexec import open_result_rsa
@@ -71,6 +72,24 @@ def test_plain_result_and_receipt(world: Make, runtime: BubblewrapRuntime) -> No
     assert receipt.claims.binding.app_digest == task.bundle.digest.raw
     assert receipt.claims.dataset is None
     assert outcome.logs == {"stdout": "", "stderr": "", "exit_code": 0}
+
+
+@pytest.mark.parametrize("case", ["away", "refused", "another key"])
+def test_no_result_without_a_countersigned_receipt(world: Make, runtime: BubblewrapRuntime, case: str) -> None:
+    """The lease fails, and may be given again: a result that nobody can check is none."""
+    task = world(HELLO)
+    match case:
+        case "away":
+            task.receipt_refusal = UnavailableError("the sms is away")
+        case "refused":
+            task.receipt_refusal = Denied("there is no receipt to countersign for this enclave")
+        case _:
+            task.countersigner = PrivateKey(b"\x01" * 32)
+    with pytest.raises(EnclaveFailed, match="the receipt is not countersigned") as failed:
+        task.run(runtime)
+    assert failed.value.cause == "POST_COMPUTE_FAILED_UNKNOWN_ISSUE"
+    assert failed.value.refusal is None
+    assert task.result == b""
 
 
 def test_receipt_is_refused_without_the_networks_root(world: Make, runtime: BubblewrapRuntime) -> None:

@@ -17,6 +17,7 @@ from cloister.errors import CloisterError, Denied, InputError, NotFound, PolicyR
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, to_hex
+from cloister.protocol.countersigning import COUNTERSIGNATURE_CAP, CountersignRequest
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionEvidence, SessionRequest, release_digest
 from cloister.protocol.signatures import PrivateKey
@@ -55,6 +56,8 @@ class Services:
 
     stored: bytes = b""
     reports: list[str] = field(default_factory=list)
+    asked_digests: list[str] = field(default_factory=list)
+    countersignature: bytes = b"signed by the sms"
     refuse: CloisterError | None = None
     chunk: bytes = b"content"
     refused_session: CloisterError | None = None
@@ -71,6 +74,10 @@ class Services:
         message = scheduler_authorization(WORKER, TASK_ID, request.enclave_challenge)
         proof = SMS.sign_message(release_digest(request.context(), b"sealed"))
         return SessionAnswer(b"sealed", SMS.sign_message(message), SMS.address, proof)
+
+    def countersign(self, request: CountersignRequest) -> bytes:
+        self.asked_digests.append(request.receipt_digest)
+        return self.countersignature
 
     def fetch(
         self, location: str, purpose: str, max_bytes: int, *, seconds: float, ahead: tuple[str, ...]
@@ -498,3 +505,47 @@ def test_session_that_names_another_task() -> None:
     with pytest.raises(EnclaveFailed):
         relay(script)
     assert answers[0].kind == "error"
+
+
+RECEIPT_DIGEST = Bytes32("0x" + "5e" * 32)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "challenge", "countersignature", "answered"),
+    [
+        (TASK_ID, ENCLAVE, b"signed by the sms", "countersign"),
+        (DIGEST, ENCLAVE, b"", "error"),
+        (TASK_ID, SMS, b"", "error"),
+        (TASK_ID, ENCLAVE, bytes(COUNTERSIGNATURE_CAP + 1), "error"),
+    ],
+    ids=["its own receipt", "another task", "another enclave", "an answer over the cap"],
+)
+def test_a_receipt_is_sent_for_the_session_that_was_opened(
+    task_id: Bytes32, challenge: PrivateKey, countersignature: bytes, answered: str
+) -> None:
+    services, heard = Services(countersignature=countersignature), []
+
+    def script(agent: Agent) -> None:
+        request = CountersignRequest(task_id, challenge.address, RECEIPT_DIGEST).signed_by(challenge)
+        agent.send("countersign", request.to_json())
+        heard.append(agent.take())
+        agent.give_result()
+        agent.done()
+
+    relay(with_session(script), services)
+    assert heard[0].kind == answered
+    if answered == "countersign":
+        assert heard[0].body == countersignature
+        assert services.asked_digests == [RECEIPT_DIGEST]
+
+
+def test_one_receipt_a_session() -> None:
+    request = CountersignRequest(TASK_ID, ENCLAVE.address, RECEIPT_DIGEST).signed_by(ENCLAVE)
+
+    def script(agent: Agent) -> None:
+        for _ in range(2):
+            agent.send("countersign", request.to_json())
+            agent.take()
+
+    with pytest.raises(EnclaveFailed, match="countersign more than 1 times"):
+        relay(with_session(script))

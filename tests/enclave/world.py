@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support.countersigner import countersign
 
 from cloister.attestation.collateral import simulated_collateral
 from cloister.attestation.evidence import EvidenceKind, parse_evidence
@@ -28,6 +29,7 @@ from cloister.errors import CloisterError, NotFound
 from cloister.iapp.bundle import BuiltBundle, build_bundle
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
+from cloister.protocol.countersigning import CountersignRequest, verify_countersign_request
 from cloister.protocol.releases import Release, ReleasedApp, ReleasedDataset, ResultFormat, build_release
 from cloister.protocol.sessions import (
     NonceGrant,
@@ -40,6 +42,8 @@ from cloister.protocol.signatures import PrivateKey
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePublicKey
 from cloister.sealing.keys import ContentFormat, build_content_key, generate_content_key, seal_content
+from cloister.services.sms.opened import OpenedSession
+from cloister.services.sms.receipts import describe_session
 from cloister.worker.relay import RelayOutcome, RelayTask, run_relay
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec, Platform, Runtime
 
@@ -91,6 +95,10 @@ class World:
     requests: list[SessionRequest] = field(default_factory=list)
     tamper: Callable[[SessionAnswer, SessionRequest], SessionAnswer] = lambda answer, _: answer
     outcome: RelayOutcome | None = None
+    opened: OpenedSession | None = None
+    receipt_refusal: CloisterError | None = None
+    countersigner: PrivateKey | None = None
+    """Signs receipts in place of the SMS."""
     refusals: dict[str, CloisterError] = field(default_factory=dict)
     fetched: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     nonce_value: Bytes32 = field(default_factory=lambda: Bytes32.from_raw(os.urandom(32)))
@@ -112,14 +120,29 @@ class World:
             challenge=request.enclave_challenge.raw,
             hpke_key_hash=hashlib.sha256(request.hpke_public_key).digest(),
         )
-        appraise(
+        appraisal = appraise(
             parse_evidence(request.evidence.kind, request.evidence.payload),
             policy=self.platform.policy,
             expected_report_data=build_report_data(binding),
             now=int(time.time()),
             collateral=self.platform.collateral,
         )
+        self.opened = describe_session(request, self.release, appraisal, self.platform.policy, self.platform.collateral)
         return self.tamper(self.answer(request, self.release), request)
+
+    def countersign(self, request: CountersignRequest) -> bytes:
+        assert self.opened is not None
+        if self.receipt_refusal is not None:
+            raise self.receipt_refusal
+        verify_countersign_request(request)
+        return countersign(
+            self.opened.facts,
+            request.receipt_digest.raw,
+            self.countersigner or self.sms,
+            chain_id=CHAIN_ID,
+            hub=HUB.raw,
+            issued_at=int(time.time()),
+        )
 
     def answer(self, request: SessionRequest, release: Release) -> SessionAnswer:
         """Seal and sign a release for this request, as the SMS does."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, keccak256, parse_word, to_hex
+from cloister.protocol.countersigning import CountersignRequest
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionCall, SessionEvidence, SessionRequest
 from cloister.protocol.signatures import PrivateKey
@@ -134,3 +135,6 @@ class PaperSms:
 
     def open_session(self, call: SessionCall) -> SessionAnswer:
         return SessionAnswer(b"paper", call.scheduler_authorization, self.pool_owner, bytes(65))
+
+    def countersign(self, request: CountersignRequest) -> bytes:
+        return b"paper"

@@ -8,16 +8,18 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloister.attestation.cbor import Tagged, Value, build_cbor
+from cloister.attestation.cbor import Value, build_cbor
+from cloister.attestation.cose import build_header, build_sign1, sign_payload, signed_bytes
 from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.errors import TooLarge
 
-PROFILE = "urn:cloister:receipt:1"
-MAX_RECEIPT = 256 * 1024
-COSE_SIGN1 = 18
-PROTECTED = build_cbor({1: -47})
-"""The protected header: algorithm ES256K (RFC 8812)."""
+PROFILE = "urn:cloister:receipt:2"
+MAX_RECEIPT = 768 * 1024
+"""Longest receipt in bytes; the evidence and its collateral are most of it."""
+PROTECTED = build_header()
+COUNTERSIGNATURE = "countersignature"
+"""The one member of the unprotected header: the SMS's own COSE_Sign1 (``attestation.countersignature``)."""
 IAT, CNF, NONCE, EAT_PROFILE = 6, 8, 10, 265
 """Registered claims: RFC 8392, RFC 8747, RFC 9711."""
 
@@ -87,30 +89,32 @@ class ReceiptClaims:
         return self.evidence.kind is EvidenceKind.SIMULATED
 
 
-def build_receipt(claims: ReceiptClaims, sign: Callable[[bytes], bytes]) -> bytes:
-    """Encode and sign.
+def build_receipt(
+    claims: ReceiptClaims, sign: Callable[[bytes], bytes], countersign: Callable[[bytes], bytes]
+) -> bytes:
+    """Encode, sign and have it countersigned.
 
     ``sign`` takes a 32-byte digest and answers with r || s (more bytes behind are ignored) by the key whose public
     half is
-    ``claims.public_key``.
+    ``claims.public_key``. ``countersign`` is given the receipt's digest (32 bytes) alone and answers with the SMS's
+    countersignature.
+
+    Raises:
+        TooLarge: over 768 KiB; and what ``countersign`` raises.
     """
     payload = build_claims(claims)
-    signature = sign(hashlib.sha256(signed_bytes(payload)).digest())[:64]
-    encoded = build_cbor(Tagged(COSE_SIGN1, [PROTECTED, {}, payload, signature]))
+    signature = sign_payload(PROTECTED, payload, sign)
+    digest = hashlib.sha256(signed_bytes(PROTECTED, payload) + signature).digest()
+    encoded = build_sign1(PROTECTED, {COUNTERSIGNATURE: countersign(digest)}, payload, signature)
     if len(encoded) > MAX_RECEIPT:
         raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
     return encoded
 
 
-def signed_bytes(payload: bytes) -> bytes:
-    """The Sig_structure of RFC 9052 section 4.4."""
-    return build_cbor(["Signature1", PROTECTED, b"", payload])
-
-
 def build_claims(claims: ReceiptClaims) -> bytes:
     """The payload: the claims as deterministic CBOR."""
     binding = claims.binding
-    # Only a bulk receipt has the claim, so that all others are the bytes that they have always been.
+    # Only a bulk receipt has the claim.
     bulk: dict[Value, Value] = {} if claims.bulk is None else {"bulk": [_build_item(item) for item in claims.bulk]}
     return build_cbor(
         {
@@ -130,7 +134,7 @@ def build_claims(claims: ReceiptClaims) -> bytes:
             "worker": claims.worker,
             "requester": claims.requester,
             "app": claims.app,
-            "dataset": _build_use(claims.dataset),
+            "dataset": build_use(claims.dataset),
             "inputs": [[item.name, item.sha256] for item in claims.inputs],
             "result": claims.result_digest,
             "output": claims.output_digest,
@@ -144,9 +148,10 @@ def build_claims(claims: ReceiptClaims) -> bytes:
     )
 
 
-def _build_use(use: DatasetUse | None) -> list[Value] | None:
+def build_use(use: DatasetUse | None) -> list[Value] | None:
+    """Protected data as claims name it."""
     return None if use is None else [use.address, use.checksum, use.order_hash, use.policy_hash]
 
 
 def _build_item(item: BulkUse) -> list[Value]:
-    return [item.address, _build_use(item.released), item.sha256, item.cause]
+    return [item.address, build_use(item.released), item.sha256, item.cause]

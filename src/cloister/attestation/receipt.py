@@ -1,24 +1,36 @@
 """Receipts: one signed file that proves what ran on which data, checked offline and years later.
 
 A receipt is a COSE_Sign1 (RFC 9052) over CWT claims (RFC 8392, EAT profile), signed with ES256K (RFC 8812) by the key
-that was born in the enclave. The evidence inside binds that key to task, app, SMS and chain, so the file needs no
-other witness. Everything is deterministic CBOR; unknown members are refused.
+that was born in the enclave. The evidence inside binds that key to task, app, SMS and chain. Beside it, in the
+unprotected header, stands the SMS's countersignature (``attestation.countersignature``): what it appraised, with which
+collateral, what it released, and where that is in its log. So the file needs no other witness but the roots that its
+reader trusts. Everything is deterministic CBOR; unknown members are refused.
 
-    18([h'a1 01 38 2e', {}, claims, signature r || s (64 bytes, low s)])
+    18([h'a1 01 38 2e', {"countersignature": h'…'}, claims, signature r || s (64 bytes, low s)])
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import coincurve
-from Crypto.Hash import keccak
-
 from cloister.attestation.assurance import warning_for
-from cloister.attestation.cbor import Tagged, Value, parse_cbor
-from cloister.attestation.collateral import Collateral
+from cloister.attestation.cbor import Value, parse_cbor
+from cloister.attestation.collateral import Collateral, parse_documents
+from cloister.attestation.cose import Sign1, address_of, check_signer, parse_sign1
+from cloister.attestation.countersignature import (
+    Countersignature,
+    check_receipt_digest,
+    receipt_digest,
+    unverified_countersignature,
+    verify_countersignature,
+    verify_log_proof,
+)
 from cloister.attestation.evidence import Evidence, parse_evidence
+from cloister.attestation.fields import REGISTERED, Fields
 from cloister.attestation.issuance import (
     CNF,
     EAT_PROFILE,
@@ -33,16 +45,17 @@ from cloister.attestation.issuance import (
     ReceiptClaims,
     build_claims,
     build_receipt,
-    signed_bytes,
 )
 from cloister.attestation.policy import CLOCK_SKEW, AppraisalPolicy
 from cloister.attestation.report import ReportBinding, build_report_data
+from cloister.attestation.transparency import SignedHead
 from cloister.attestation.verify import Appraisal, appraise
-from cloister.errors import CloisterError, DecodeError, LocalError, TooLarge, VerificationError
+from cloister.errors import DecodeError, LocalError, RemoteError, TooLarge, VerificationError
 
 MAX_INPUTS = 1000
 MAX_BULK = 100
-MAX_CAUSE = 256
+MAX_DRIFT = 3600
+"""How far the enclave's clock, which its host sets, may be from the SMS's, in seconds."""
 
 __all__ = [
     "BulkUse",
@@ -56,7 +69,8 @@ __all__ = [
     "verify_receipt",
 ]
 
-_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+_MALFORMED = "receipt-malformed"
+_SIGNATURE = "receipt-signature"
 _SEAL = object()
 
 
@@ -66,6 +80,7 @@ class Receipt:
 
     claims: ReceiptClaims
     signature: bytes
+    countersignature: bytes
     encoded: bytes
 
     @property
@@ -76,12 +91,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedReceipt:
-    """Proof that the receipt's signature and evidence hold under the caller's policy. Built by ``verify_receipt``
-    only.
+    """Proof that both signatures, the log proof and the evidence hold under the caller's policy. Built by
+    ``verify_receipt`` only. ``statement`` is the SMS's, ``head`` the log's as it signed it.
     """
 
     receipt: Receipt
     appraisal: Appraisal
+    statement: Countersignature
+    head: SignedHead
     _seal: object
 
     def __post_init__(self) -> None:
@@ -90,14 +107,17 @@ class VerifiedReceipt:
 
     @property
     def claims(self) -> ReceiptClaims:
+        """What the enclave states."""
         return self.receipt.claims
 
     @property
     def simulated(self) -> bool:
+        """Whether it rests on software alone."""
         return self.appraisal.simulated
 
     @property
     def warning(self) -> str | None:
+        """The words that must stand beside anything that rests on this receipt."""
         return self.appraisal.warning
 
 
@@ -105,20 +125,24 @@ def parse_receipt(encoded: bytes) -> Receipt:
     """Read a receipt. Proves nothing.
 
     Raises:
-        TooLarge: over 256 KiB. DecodeError: not exactly the format above.
+        TooLarge: over 768 KiB. DecodeError: not exactly the format above. ``part`` names where.
     """
-    if len(encoded) > MAX_RECEIPT:
-        raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
-    match parse_cbor(encoded):
-        case Tagged(tag=18, value=[bytes(protected), dict(unprotected), bytes(payload), bytes(signature)]):
-            pass
-        case _:
-            raise DecodeError("a receipt is a tagged COSE_Sign1", code="receipt-malformed")
-    if protected != PROTECTED or unprotected:
-        raise DecodeError("the receipt's header is not that of ES256K alone", code="receipt-malformed")
-    if len(signature) != 64:
-        raise DecodeError(f"the receipt's signature has {len(signature)} bytes instead of 64", code="receipt-malformed")
-    return Receipt(_parse_claims(payload), signature, bytes(encoded))
+    return _parse(encoded)[0]
+
+
+def _parse(encoded: bytes) -> tuple[Receipt, Sign1]:
+    with _part("header"):
+        if len(encoded) > MAX_RECEIPT:
+            raise TooLarge(f"a receipt of {len(encoded)} bytes is over the cap of {MAX_RECEIPT}")
+        document = parse_sign1(bytes(encoded), PROTECTED, what="receipt", code=_MALFORMED)
+        match document.unprotected:
+            case {"countersignature": bytes(countersignature)} if len(document.unprotected) == 1:
+                pass
+            case _:
+                raise DecodeError("the receipt does not carry a countersignature alone", code=_MALFORMED)
+    with _part("claims"):
+        claims = _parse_claims(document.payload)
+    return Receipt(claims, document.signature, countersignature, bytes(encoded)), document
 
 
 def verify_receipt(
@@ -131,49 +155,157 @@ def verify_receipt(
 ) -> VerifiedReceipt:
     """Prove a receipt offline.
 
-    The checks: the signature holds under the key in the claims; that key's address is the challenge; the evidence
-    binds that challenge, the app, the task, the SMS and the chain; the evidence passes ``policy`` at the time the
-    task started (a receipt outlives certificates); the times are in order and not ahead of ``now``.
-    ``expected_result_digest`` (32 bytes) is the digest that the caller has from the chain; None says that the caller
-    compares it.
+    The checks, in this order:
+
+    1. it parses, and no two claims contradict each other;
+    2. the SMS that the claims name made the countersignature;
+    3. the key in the claims signed them, and its address is the attested challenge;
+    4. the countersignature is for exactly these claims and this signature;
+    5. what the SMS states agrees with what the enclave states: chain, task, key, evidence, data and grants;
+    6. the release is in the log whose head the SMS signed;
+    7. the times are in order and not ahead of ``now`` (unix seconds);
+    8. the evidence binds that key, the app, the task, the SMS and the chain, and passes ``policy`` as of the moment when
+       the SMS appraised it (a receipt outlives certificates), with the documents that the SMS used.
+
+    Roots come from ``collateral`` alone, never from the receipt. ``expected_result_digest`` (32 bytes) is the digest that
+    the caller has from the chain; None says that the caller compares it.
 
     Raises:
         DecodeError, TooLarge: it does not parse. VerificationError: a check fails. PolicyRejected: the policy says no.
+        ``part`` names what of the receipt is at fault: ``header``, ``claims`` or ``claims.<name>``, ``enclave signature``,
+        ``countersignature`` or ``countersignature.<name>``, ``log proof``, ``evidence``, ``collateral``.
     """
     # The claims of an object may be anybody's; only the bytes are signed.
-    receipt = parse_receipt(receipt if isinstance(receipt, bytes) else receipt.encoded)
+    receipt, document = _parse(receipt if isinstance(receipt, bytes) else receipt.encoded)
     claims = receipt.claims
-    _verify_signature(claims.public_key, signed_bytes(build_claims(claims)), receipt.signature)
-    if keccak.new(digest_bits=256, data=claims.public_key).digest()[12:] != claims.binding.challenge:
-        raise VerificationError("the receipt is signed by another key than the attested one", code="receipt-key")
-    if not claims.started_at <= claims.finished_at <= now + CLOCK_SKEW:
-        raise VerificationError("the receipt's times are out of order or ahead of the clock", code="receipt-times")
-    appraisal = appraise(
-        claims.evidence,
-        policy=policy,
-        expected_report_data=build_report_data(claims.binding),
-        now=claims.started_at,
-        collateral=collateral,
-    )
-    if expected_result_digest is not None and not hmac.compare_digest(claims.result_digest, expected_result_digest):
-        raise VerificationError("the receipt is for another result", code="receipt-result")
-    return VerifiedReceipt(receipt, appraisal, _SEAL)
-
-
-def _verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:
-    if not 0 < int.from_bytes(signature[32:], "big") <= _HALF_ORDER:
-        raise VerificationError("the receipt's signature has a high s", code="receipt-signature")
-    try:
-        recoverable = [
-            coincurve.PublicKey.from_signature_and_message(signature + bytes([parity]), message).format(
-                compressed=False
+    statement = _verify_signatures(receipt, document)
+    with _part("log proof"):
+        head = verify_log_proof(statement)
+    _check_times(claims, statement, now)
+    with _part("collateral"):
+        documents = parse_documents(statement.collateral)
+    with _part("evidence"):
+        appraisal = appraise(
+            claims.evidence,
+            policy=policy,
+            expected_report_data=build_report_data(claims.binding),
+            now=statement.facts.judgement.appraised_at,
+            collateral=collateral.with_documents(documents),
+            expected_app_digest=claims.binding.app_digest,
+        )
+        if appraisal.claims.platform != statement.facts.judgement.platform:
+            raise VerificationError(
+                "the sms appraised another machine than the evidence is of", code="countersignature"
             )
-            for parity in (0, 1)
-        ]
-    except Exception as error:
-        raise VerificationError("the receipt's signature is not one", code="receipt-signature") from error
-    if b"\x04" + public_key not in recoverable:
-        raise VerificationError("the receipt's signature does not hold", code="receipt-signature")
+    if expected_result_digest is not None and not hmac.compare_digest(claims.result_digest, expected_result_digest):
+        error = VerificationError("the receipt is for another result", code="receipt-result")
+        error.part = "claims.result"
+        raise error
+    return VerifiedReceipt(receipt, appraisal, statement, head, _SEAL)
+
+
+@contextmanager
+def _part(name: str) -> Iterator[None]:
+    """Name the part of the receipt whose check failed."""
+    try:
+        yield
+    except RemoteError as error:
+        error.part = error.part or name
+        raise
+
+
+def _verify_signatures(receipt: Receipt, document: Sign1) -> Countersignature:
+    """Checks 2 to 5. Where one fails, what the other still says tells which part was changed."""
+    claims = receipt.claims
+    try:
+        statement = verify_countersignature(receipt.countersignature, sms=claims.binding.sms)
+    except RemoteError as error:
+        error.part = error.part or _blame_countersignature(receipt, document)
+        _verify_enclave(receipt, document, None)
+        raise
+    _verify_enclave(receipt, document, statement)
+    with _part("countersignature"):
+        check_receipt_digest(statement, _digest(document))
+        different = _differences(claims, statement)
+        if different:
+            refusal = VerificationError(
+                f"enclave and sms disagree: {', '.join(different[:4])}", code="countersignature-disagrees"
+            )
+            refusal.part = f"claims.{different[0]}"
+            raise refusal
+    return statement
+
+
+def _verify_enclave(receipt: Receipt, document: Sign1, statement: Countersignature | None) -> None:
+    claims = receipt.claims
+    try:
+        check_signer(document, address_of(claims.public_key), what="receipt", code=_SIGNATURE)
+    except VerificationError as error:
+        if statement is None:
+            # Both signatures fail, and the one claim that both rest on is the SMS's address.
+            error.part = "claims.sms"
+        else:
+            different = _differences(claims, statement)
+            error.part = f"claims.{different[0]}" if different else "claims or enclave signature"
+        raise
+    if address_of(claims.public_key) != claims.binding.challenge:
+        refusal = VerificationError("the receipt is signed by another key than the attested one", code="receipt-key")
+        refusal.part = "claims.cnf"
+        raise refusal
+
+
+def _differences(claims: ReceiptClaims, statement: Countersignature) -> list[str]:
+    """The claims of which the SMS states something else."""
+    binding, facts, origin = claims.binding, statement.facts, statement.origin
+    digest = hashlib.sha256(claims.evidence.payload).digest()
+    bulk = None if claims.bulk is None else tuple((item.address, item.released) for item in claims.bulk)
+    stated = (
+        ("chain_id", binding.chain_id, origin.chain_id),
+        ("hub", binding.hub, origin.hub),
+        ("sms", binding.sms, origin.sms),
+        ("task_id", binding.task_id, facts.task_id),
+        ("challenge", binding.challenge, facts.challenge),
+        ("evidence", (claims.evidence.kind.value, digest), (facts.evidence_kind, facts.evidence_digest)),
+        ("dataset", claims.dataset, facts.dataset),
+        ("bulk", bulk, facts.bulk),
+    )
+    return [name for name, ours, theirs in stated if ours != theirs]
+
+
+def _blame_countersignature(receipt: Receipt, document: Sign1) -> str:
+    """Which part of a countersignature whose signature fails was changed, as far as the rest tells."""
+    try:
+        statement = unverified_countersignature(receipt.countersignature)
+    except RemoteError as error:
+        return error.part or "countersignature"
+    try:
+        check_receipt_digest(statement, _digest(document))
+    except VerificationError:
+        return "countersignature.receipt"
+    different = _differences(receipt.claims, statement)
+    if different:
+        return f"countersignature.{different[0]}"
+    try:
+        verify_log_proof(statement)
+    except RemoteError:
+        return "log proof"
+    return "countersignature"
+
+
+def _digest(document: Sign1) -> bytes:
+    return receipt_digest(document.signed_bytes(), document.signature)
+
+
+def _check_times(claims: ReceiptClaims, statement: Countersignature, now: int) -> None:
+    appraised = statement.facts.judgement.appraised_at
+    in_order = claims.started_at <= claims.finished_at and appraised <= statement.issued_at
+    if not in_order or max(claims.finished_at, statement.issued_at) > now + CLOCK_SKEW:
+        raise VerificationError("the receipt's times are out of order or ahead of the clock", code="receipt-times")
+    if abs(claims.started_at - appraised) > MAX_DRIFT:
+        # The enclave has its time from its host; the SMS has its own.
+        raise VerificationError(
+            f"the enclave's clock was {abs(claims.started_at - appraised)} seconds off the sms's", code="receipt-times"
+        )
 
 
 _LABELS = frozenset(
@@ -207,19 +339,33 @@ _LABELS = frozenset(
 def _parse_claims(payload: bytes) -> ReceiptClaims:
     value = parse_cbor(payload)
     if not isinstance(value, dict) or set(value) - {"bulk"} != _LABELS:
-        raise DecodeError("the receipt does not have exactly the claims of its profile", code="receipt-malformed")
+        raise DecodeError("the receipt does not have exactly the claims of its profile", code=_MALFORMED)
+    claims = _Claims(value, what="receipt's claim", part="claims", code=_MALFORMED)
     if value[EAT_PROFILE] != PROFILE:
-        raise DecodeError("the receipt has another profile", code="receipt-malformed")
-    claims = _Claims(value)
+        error = DecodeError("the receipt has another profile", code=_MALFORMED)
+        error.part = "claims.eat_profile"
+        raise error
     try:
         receipt = _read_claims(claims)
-        if build_claims(receipt) != payload:
-            raise DecodeError("two claims of the receipt contradict each other", code="receipt-malformed")
+        _check_spelling(value, build_claims(receipt), payload)
     except LocalError as error:
-        raise DecodeError(
-            f"a claim of the receipt is out of range: {error.message}", code="receipt-malformed"
-        ) from error
+        raise DecodeError(f"a claim of the receipt is out of range: {error.message}", code=_MALFORMED) from error
     return receipt
+
+
+def _check_spelling(value: dict[Value, Value], built: bytes, payload: bytes) -> None:
+    """Refuse claims that are not what the other claims make them."""
+    if built == payload:
+        return
+    again = parse_cbor(built)
+    different = [label for label in value if isinstance(again, dict) and again.get(label) != value[label]]
+    error = DecodeError("two claims of the receipt contradict each other", code=_MALFORMED)
+    error.part = f"claims.{_name(different[0])}" if different else "claims"
+    raise error
+
+
+def _name(label: Value) -> str:
+    return REGISTERED.get(label, str(label)) if isinstance(label, int | str) else "?"
 
 
 def _read_claims(claims: _Claims) -> ReceiptClaims:
@@ -253,109 +399,69 @@ def _read_claims(claims: _Claims) -> ReceiptClaims:
     )
 
 
-class _Claims:
+class _Claims(Fields):
     """Typed reads from the decoded claims map."""
 
-    def __init__(self, values: dict[Value, Value]) -> None:
-        self._values = values
-
-    def raw(self, label: str | int, size: int | None) -> bytes:
-        return _bytes(self._values[label], size, label)
-
-    def number(self, label: str | int) -> int:
-        value = self._values[label]
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-            raise _refusal(label)
-        return value
-
     def public_key(self) -> bytes:
-        match self._values[CNF]:
+        match self.value(CNF):
             case {1: dict(key)} if set(key) == {1, -1, -2, -3} and key[1] == 2 and key[-1] == 8:
-                return _bytes(key[-2], 32, "cnf") + _bytes(key[-3], 32, "cnf")
+                return self.check_raw(key[-2], 32, CNF) + self.check_raw(key[-3], 32, CNF)
             case _:
-                raise _refusal("cnf")
+                raise self.refusal(CNF)
 
     def dataset(self) -> DatasetUse | None:
-        return _read_use(self._values["dataset"], "dataset")
+        return self.use(self.value("dataset"), "dataset")
 
     def bulk(self) -> tuple[BulkUse, ...] | None:
-        if "bulk" not in self._values:
+        if not self.has("bulk"):
             return None
-        value = self._values["bulk"]
+        value = self.value("bulk")
         # A task is for one dataset or for a slice; a receipt that says both was not written by an enclave of ours.
-        if not isinstance(value, list) or len(value) > MAX_BULK or self._values["dataset"] is not None:
-            raise _refusal("bulk")
-        return tuple(_read_item(item) for item in value)
+        if not isinstance(value, list) or len(value) > MAX_BULK or self.value("dataset") is not None:
+            raise self.refusal("bulk")
+        return tuple(self._item(item) for item in value)
+
+    def _item(self, value: Value) -> BulkUse:
+        match value:
+            case [bytes(address), use, digest, cause]:
+                item = BulkUse(
+                    self.check_raw(address, 20, "bulk"),
+                    self.use(use, "bulk"),
+                    None if digest is None else self.check_raw(digest, 32, "bulk"),
+                    self.check_cause(cause, "bulk"),
+                )
+            case _:
+                raise self.refusal("bulk")
+        opened = item.sha256 is not None
+        if opened == (item.cause is not None) or (opened and item.released is None):
+            raise self.refusal("bulk")
+        if item.released is not None and item.released.address != item.address:
+            raise self.refusal("bulk")
+        return item
 
     def inputs(self) -> tuple[InputDigest, ...]:
-        value = self._values["inputs"]
+        value = self.value("inputs")
         if not isinstance(value, list) or len(value) > MAX_INPUTS:
-            raise _refusal("inputs")
+            raise self.refusal("inputs")
         result = []
         for item in value:
             match item:
                 case [str(name), bytes(digest)] if 0 < len(name) <= 256:
-                    result.append(InputDigest(name, _bytes(digest, 32, "inputs")))
+                    result.append(InputDigest(name, self.check_raw(digest, 32, "inputs")))
                 case _:
-                    raise _refusal("inputs")
+                    raise self.refusal("inputs")
         return tuple(result)
 
     def evidence(self) -> Evidence:
-        match self._values["evidence"]:
+        match self.value("evidence"):
             case [str(kind), bytes(payload)]:
-                return parse_evidence(kind, payload)
+                try:
+                    return parse_evidence(kind, payload)
+                except DecodeError as error:
+                    error.part = "claims.evidence"
+                    raise
             case _:
-                raise _refusal("evidence")
+                raise self.refusal("evidence")
 
     def cause(self) -> str | None:
-        return _read_cause(self._values["cause"], "cause")
-
-
-def _read_cause(value: Value, label: str) -> str | None:
-    if value is None or (isinstance(value, str) and 0 < len(value) <= MAX_CAUSE):
-        return value
-    raise _refusal(label)
-
-
-def _read_use(value: Value, label: str) -> DatasetUse | None:
-    match value:
-        case None:
-            return None
-        case [bytes(address), bytes(checksum), order_hash, policy_hash]:
-            return DatasetUse(
-                _bytes(address, 20, label),
-                _bytes(checksum, 32, label),
-                None if order_hash is None else _bytes(order_hash, 32, label),
-                None if policy_hash is None else _bytes(policy_hash, 32, label),
-            )
-        case _:
-            raise _refusal(label)
-
-
-def _read_item(value: Value) -> BulkUse:
-    match value:
-        case [bytes(address), use, digest, cause]:
-            item = BulkUse(
-                _bytes(address, 20, "bulk"),
-                _read_use(use, "bulk"),
-                None if digest is None else _bytes(digest, 32, "bulk"),
-                _read_cause(cause, "bulk"),
-            )
-        case _:
-            raise _refusal("bulk")
-    opened = item.sha256 is not None
-    if opened == (item.cause is not None) or (opened and item.released is None):
-        raise _refusal("bulk")
-    if item.released is not None and item.released.address != item.address:
-        raise _refusal("bulk")
-    return item
-
-
-def _bytes(value: Value, size: int | None, label: str | int) -> bytes:
-    if not isinstance(value, bytes) or (size is not None and len(value) != size) or len(value) > MAX_RECEIPT:
-        raise _refusal(label)
-    return value
-
-
-def _refusal(label: str | int) -> CloisterError:
-    return DecodeError(f"the receipt's claim {label} has the wrong type, size or range", code="receipt-malformed")
+        return self.check_cause(self.value("cause"), "cause")

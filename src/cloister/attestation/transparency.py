@@ -25,6 +25,8 @@ MAX_SIZE = 2**53 - 1
 """Largest log, in leaves: sizes travel as JSON numbers."""
 MAX_PATH = 128
 """Longest proof, in hashes. An inclusion proof has at most 53, a consistency proof one more than twice that."""
+MAX_ENTRY = 4096
+"""Longest entry of a log, in bytes."""
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 Node = tuple[int, int]
@@ -147,28 +149,29 @@ def _fold(leaves: Range, known: Mapping[Node, bytes]) -> bytes:
 # --- what a reader checks ---
 
 
+def fold_path(entry: bytes, index: int, size: int, path: Iterable[bytes]) -> bytes:
+    """The root of the log of ``size`` leaves in which ``entry`` is leaf ``index`` by this path (RFC 9162 section 2.1.3.2).
+
+    Raises:
+        VerificationError (``log-inclusion``): no such log can be.
+    """
+    pieces, value = list(path), hash_leaf(entry)
+    sides = _sides(index, size - 1, pieces) if 0 <= index < size <= MAX_SIZE else None
+    if sides is None:
+        raise VerificationError("the proof does not fit the entry's place in the log", code="log-inclusion")
+    for piece, stands_left in zip(pieces, sides, strict=True):
+        value = hash_children(piece, value) if stands_left else hash_children(value, piece)
+    return value
+
+
 def verify_inclusion(entry: bytes, index: int, size: int, path: Iterable[bytes], root: bytes) -> None:
-    """Prove that ``entry`` is leaf ``index`` of the log of ``size`` leaves with this root (RFC 9162 section 2.1.3.2).
+    """Prove that ``entry`` is leaf ``index`` of the log of ``size`` leaves with this root.
 
     Raises:
         VerificationError (``log-inclusion``): it is not, or the proof is of another form.
     """
-    refusal = VerificationError("the entry is not proven to be in the log", code="log-inclusion")
-    if not 0 <= index < size <= MAX_SIZE:
-        raise refusal
-    position, last, value = index, size - 1, hash_leaf(entry)
-    for piece in path:
-        if last == 0 or len(piece) != 32:
-            raise refusal
-        if position & 1 or position == last:
-            value = hash_children(piece, value)
-            while not position & 1 and position:
-                position, last = position >> 1, last >> 1
-        else:
-            value = hash_children(value, piece)
-        position, last = position >> 1, last >> 1
-    if last != 0 or not hmac.compare_digest(value, root):
-        raise refusal
+    if not hmac.compare_digest(fold_path(entry, index, size, path), root):
+        raise VerificationError("the entry is not proven to be in the log", code="log-inclusion")
 
 
 def verify_consistency(first: int, second: int, path: Iterable[bytes], first_root: bytes, second_root: bytes) -> None:
@@ -185,33 +188,46 @@ def verify_consistency(first: int, second: int, path: Iterable[bytes], first_roo
         f"the log of {second} entries is no continuation of the log of {first}: two stories are told", code="log-split"
     )
     proof = list(path)
-    if first < 0 or second > MAX_SIZE or any(len(piece) != 32 for piece in proof):
+    if first < 0 or second > MAX_SIZE:
         raise refusal
     if first in (0, second):
         expected = EMPTY_ROOT if first == 0 else second_root
         if proof or not hmac.compare_digest(first_root, expected):
             raise refusal
         return
+    if first & (first - 1) == 0:
+        proof.insert(0, first_root)
     position, last = first - 1, second - 1
     while position & 1:
         position, last = position >> 1, last >> 1
-    if first & (first - 1) == 0:
-        proof.insert(0, first_root)
-    if not proof:
+    sides = _sides(position, last, proof[1:]) if proof else None
+    if sides is None:
         raise refusal
     old = new = proof[0]
-    for piece in proof[1:]:
-        if last == 0:
-            raise refusal
-        if position & 1 or position == last:
+    for piece, stands_left in zip(proof[1:], sides, strict=True):
+        if stands_left:
             old, new = hash_children(piece, old), hash_children(piece, new)
-            while not position & 1 and position:
-                position, last = position >> 1, last >> 1
         else:
             new = hash_children(new, piece)
-        position, last = position >> 1, last >> 1
-    if last != 0 or not (hmac.compare_digest(old, first_root) and hmac.compare_digest(new, second_root)):
+    if not (hmac.compare_digest(old, first_root) and hmac.compare_digest(new, second_root)):
         raise refusal
+
+
+def _sides(position: int, last: int, path: list[bytes]) -> list[bool] | None:
+    """On which side of the hash so far each piece of a path stands: left is True. None when the path is not as long as
+    the way from ``position`` to the root above ``last``, or holds something else than hashes.
+    """
+    sides: list[bool] = []
+    for piece in path:
+        if last == 0 or len(piece) != 32:
+            return None
+        stands_left = bool(position & 1) or position == last
+        if stands_left:
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        sides.append(stands_left)
+        position, last = position >> 1, last >> 1
+    return sides if last == 0 else None
 
 
 # --- heads ---

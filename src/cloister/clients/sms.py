@@ -7,15 +7,31 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from cloister.attestation.transparency import MAX_ENTRY, MAX_PATH, LogOrigin, SignedHead, check_path, verify_head
 from cloister.errors import Conflict, DecodeError, NotFound
 from cloister.protocol import authorization
 from cloister.protocol.authentication import NONCE_LENGTH, audience, sign_request
-from cloister.protocol.codec import Address, Bytes32, canonical_json, to_hex
+from cloister.protocol.codec import (
+    SAFE_INTEGER_MAX,
+    Address,
+    Bytes32,
+    canonical_json,
+    check_keys,
+    parse_address,
+    parse_base64,
+    parse_hex,
+    parse_text,
+    parse_uint,
+    parse_word,
+    to_hex,
+)
+from cloister.protocol.countersigning import COUNTERSIGNATURE_CAP
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionCall, parse_nonce_grant, parse_session_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cloister.protocol.countersigning import CountersignRequest
     from cloister.protocol.policies import AccessPolicy
     from cloister.protocol.signatures import PrivateKey
 
@@ -42,6 +58,7 @@ class SmsClient:
 
         self._http = Http(base_url, timeout=timeout, max_response=ANSWER_CAP)
         self._audience = audience("sms", chain_id, Address(hub))
+        self._chain_id, self._hub = chain_id, Address(hub)
         self._clock = clock
 
     # --- secrets, as iExec's clients set them ---
@@ -167,6 +184,60 @@ class SmsClient:
         behind: ask for a new nonce and try again.
         """
         return parse_session_answer(self._http.json("POST", "/enclave/v1/sessions", body=call.to_json()))
+
+    def countersign(self, request: CountersignRequest) -> bytes:
+        """Have the receipt of a released session countersigned; the same request again has the same answer.
+
+        Raises: Denied (``countersignature-refused``).
+        """
+        given = self._http.json("POST", "/enclave/v1/countersignatures", body=request.to_json())
+        members = check_keys("countersignature", given, required=("countersignature",))
+        return parse_base64("countersignature", members["countersignature"], cap=COUNTERSIGNATURE_CAP)
+
+    # --- the transparency log: anybody may read it, and everything of it is proven ---
+
+    def log_head(self, sms: Address) -> SignedHead:
+        """The log's head, proven to be signed by ``sms``, which the caller knows from the chain.
+
+        Raises: VerificationError, DecodeError.
+        """
+        names = ("chain_id", "hub", "sms", "size", "root", "timestamp", "signature")
+        given = check_keys("tree head", self._http.json("GET", "/log/v1/head"), required=names)
+        origin = LogOrigin(
+            parse_uint("chain_id", given["chain_id"]),
+            parse_address("hub", given["hub"]).raw,
+            parse_address("sms", given["sms"]).raw,
+        )
+        head = SignedHead(
+            origin,
+            parse_uint("size", given["size"], maximum=SAFE_INTEGER_MAX),
+            parse_word("root", given["root"]).raw,
+            parse_uint("timestamp", given["timestamp"], maximum=SAFE_INTEGER_MAX),
+            parse_hex(given["signature"], length=65),
+        )
+        return verify_head(head, LogOrigin(self._chain_id, self._hub.raw, Address(sms).raw))
+
+    def log_entries(self, start: int, end: int) -> list[bytes]:
+        """Entries from ``start`` up to, and without, ``end``, at most 256. They prove nothing by themselves."""
+        given = self._http.json("GET", "/log/v1/entries", query={"start": str(start), "end": str(end)})
+        entries = check_keys("log entries", given, required=("start", "entries"))["entries"]
+        if not isinstance(entries, list) or len(entries) > end - start:
+            raise DecodeError("the log's entries are not the range that was asked for")
+        return [parse_text("log entry", entry, cap=MAX_ENTRY).encode() for entry in entries]
+
+    def log_inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """The path from entry ``index`` to the root of the log of ``size`` entries."""
+        return self._path("/log/v1/inclusion", {"index": str(index), "size": str(size)})
+
+    def log_consistency(self, first: int, second: int) -> tuple[bytes, ...]:
+        """The path that joins the log of ``first`` entries to that of ``second``."""
+        return self._path("/log/v1/consistency", {"first": str(first), "second": str(second)})
+
+    def _path(self, path: str, query: dict[str, str]) -> tuple[bytes, ...]:
+        pieces = check_keys("proof", self._http.json("GET", path, query=query), required=("path",))["path"]
+        if not isinstance(pieces, list):
+            raise DecodeError("a proof is not a list")
+        return check_path([parse_hex(piece, length=32) for piece in pieces[: MAX_PATH + 1]])
 
     def _web2(self, owner: Address, name: str, value: str, key: PrivateKey) -> tuple[dict[str, str], str, bytes]:
         challenge = authorization.sms_web2_challenge(Address(owner), name, value)

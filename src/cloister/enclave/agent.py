@@ -22,6 +22,7 @@ from cloister.enclave.attesters.simulated import load_attester
 from cloister.enclave.bulk import BULK_NAME, WIDTH, BulkOutcome, build_report, dataset_use, fetch_slice
 from cloister.enclave.bundle import SOURCE_TARGET, Bundle
 from cloister.enclave.causes import AppError, Cause, TaskError
+from cloister.enclave.countersigning import fetch_countersignature
 from cloister.enclave.environment import INPUT_DIRECTORY, build_command, build_environment, dataset_file_name
 from cloister.enclave.filesystem import Mount
 from cloister.enclave.hardening import harden
@@ -232,7 +233,7 @@ def _give_result(
     extra = {name: text for name, text in streams.for_requester(release).items() if name not in outputs.files}
     if inputs.bulk is not None:
         extra[BULK_NAME] = build_report(inputs.bulk)
-    extra[RECEIPT_NAME] = _build_receipt(session, keys, inputs, outputs)
+    extra[RECEIPT_NAME] = _build_receipt(host, session, keys, inputs, outputs)
     archive, sealed = work / "iexec_out.zip", work / "result"
     with archive.open("x+b") as file:
         try:
@@ -262,7 +263,9 @@ def _give_result(
     )
 
 
-def _build_receipt(session: Session, keys: EnclaveKeys, inputs: _Inputs, outputs: Outputs) -> bytes:
+def _build_receipt(
+    host: HostChannel, session: Session, keys: EnclaveKeys, inputs: _Inputs, outputs: Outputs
+) -> bytes:
     release, dataset = session.release, session.release.dataset
     claims = ReceiptClaims(
         binding=session.binding,
@@ -282,7 +285,9 @@ def _build_receipt(session: Session, keys: EnclaveKeys, inputs: _Inputs, outputs
         cause=None if outputs.cause is None else outputs.cause.value,
         bulk=None if inputs.bulk is None else tuple(outcome.claim() for outcome in inputs.bulk),
     )
-    return build_receipt(claims, keys.challenge.sign_digest)
+    return build_receipt(
+        claims, keys.challenge.sign_digest, lambda digest: fetch_countersignature(host, session, keys, digest)
+    )
 
 
 if __name__ == "__main__":

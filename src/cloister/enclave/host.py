@@ -7,6 +7,7 @@ The host is not trusted. It can refuse, stall or lie; every answer is capped and
 | ``ready {version, measurement}`` | ``platform {platform}`` + what the attester needs, then ``task {...}`` |
 | ``nonce {task_id}`` | ``nonce {nonce, expires_at}`` |
 | ``session {}`` + request | ``session {}`` + answer |
+| ``countersign {task_id, enclave_challenge, receipt_digest, signature}`` | ``countersign {}`` + COSE_Sign1 |
 | ``fetch {location, purpose, max_bytes, seconds}`` + JSON | ``chunk {}`` + bytes, ..., ``end {}`` |
 | ``report {status}`` or ``report {cause, message}`` | |
 | ``logs {}`` + JSON | |

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cloister.clients.scheduler import Lease, WorkerCalls
     from cloister.clients.sms import SmsClient
     from cloister.protocol.codec import Bytes32
+    from cloister.protocol.countersigning import CountersignRequest
     from cloister.worker.fetching import ContentFetcher
 
 RESULT_FILE = "result.sealed"
@@ -99,6 +100,10 @@ class HostServices:
             if away is not None and error.code == NONCE_REFUSED:
                 raise away from error
             raise
+
+    def countersign(self, request: CountersignRequest) -> bytes:
+        """Ask the SMS to countersign a receipt; asking again is harmless."""
+        return self.patience().retry(lambda: self.sms.countersign(request))
 
     def _check_active(self, patience: Patience) -> None:
         for _ in range(int(_ACTIVE_SECONDS / _ACTIVE_POLL)):

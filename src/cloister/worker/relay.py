@@ -28,6 +28,7 @@ from cloister.errors import (
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
+from cloister.protocol.countersigning import COUNTERSIGNATURE_CAP, CountersignRequest, parse_countersign_request
 from cloister.protocol.releases import BULK_CAP, MULTIADDR_CAP
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest, parse_session_request
@@ -86,6 +87,10 @@ class RelayServices(Protocol):
 
     def session(self, request: SessionRequest) -> SessionAnswer:
         """Add the scheduler's authorization and what else the SMS wants beside the request, and open the session."""
+        ...
+
+    def countersign(self, request: CountersignRequest) -> bytes:
+        """Have the SMS countersign the receipt with this digest."""
         ...
 
     def fetch(
@@ -212,6 +217,9 @@ class _Relay:
             case "session":
                 self._once("session")
                 self._try(lambda: self._answer_session(frame))
+            case "countersign":
+                self._once("countersign")
+                self._try(lambda: self._answer_countersign(frame))
             case "fetch":
                 self._try(lambda: self._answer_fetch(frame))
             case "report":
@@ -257,6 +265,15 @@ class _Relay:
         verify_personal_signature(message, answer.authorization, answer.sms)
         self._challenge, self._authorization = request.enclave_challenge, answer.authorization
         self._send("session", {}, canonical_json(answer.to_json()))
+
+    def _answer_countersign(self, frame: Frame) -> None:
+        request = parse_countersign_request(dict(frame.header))
+        if request.task_id != self._task.task_id or request.enclave_challenge != self._challenge:
+            raise DecodeError("the agent has a receipt of another session")
+        countersignature = self._services.countersign(request)
+        if len(countersignature) > COUNTERSIGNATURE_CAP:
+            raise TooLarge(f"the countersignature is larger than {COUNTERSIGNATURE_CAP} bytes")
+        self._send("countersign", {}, countersignature)
 
     def _answer_fetch(self, frame: Frame) -> None:
         location, purpose, most = (frame.header.get(name) for name in ("location", "purpose", "max_bytes"))

@@ -145,6 +145,50 @@ SMS = Description(
         ("GET", "/enclave/v1/identity"): Operation(
             "identity", {200: answer(exactly(sms=ADDRESS, chain_id=COUNT, hub=ADDRESS, version=COUNT))}
         ),
+        ("POST", "/enclave/v1/countersignatures"): Operation(
+            "countersignReceipt",
+            {200: answer(exactly(countersignature=TEXT))},
+            (403, 413),
+            answer(with_members(task_id=WORD, enclave_challenge=ADDRESS, receipt_digest=WORD, signature=SIGNATURE)),
+            text="The SMS's countersignature over a receipt, for the enclave that it released to. One receipt a session.",
+        ),
+        ("GET", "/log/v1/head"): Operation(
+            "logHead",
+            {
+                200: answer(
+                    exactly(
+                        chain_id=COUNT,
+                        hub=ADDRESS,
+                        sms=ADDRESS,
+                        size=COUNT,
+                        root=WORD,
+                        timestamp=COUNT,
+                        signature=SIGNATURE,
+                    )
+                )
+            },
+            text="Size and root of the transparency log (RFC 9162), signed by the SMS's identity.",
+        ),
+        ("GET", "/log/v1/entries"): Operation(
+            "logEntries",
+            {200: answer(exactly(start=COUNT, entries=list_of(TEXT)))},
+            parameters={"start": COUNT, "end": COUNT},
+            text="At most 256 entries, each as the text that was hashed: what was released or refused, to whom, when.",
+        ),
+        ("GET", "/log/v1/inclusion"): Operation(
+            "logInclusion",
+            {200: answer(exactly(path=list_of(WORD)))},
+            (404,),
+            parameters={"index": COUNT, "size": COUNT},
+            text="The proof that an entry is in the log of that size.",
+        ),
+        ("GET", "/log/v1/consistency"): Operation(
+            "logConsistency",
+            {200: answer(exactly(path=list_of(WORD)))},
+            (404,),
+            parameters={"first": COUNT, "second": COUNT},
+            text="The proof that the log of the second size begins with that of the first.",
+        ),
         ("PUT", "/policies/{digest}"): Operation(
             "putPolicy",
             _DONE,
@@ -156,6 +200,33 @@ SMS = Description(
         ),
         ("GET", "/policies/{digest}"): Operation(
             "getPolicy", {200: answer(ANY_OBJECT)}, (404,), parameters={"digest": WORD}
+        ),
+        ("PUT", "/policies/data/{dataset}"): Operation(
+            "putDataPolicy",
+            _DONE,
+            (403, 404, 409),
+            answer(with_members(policy=nullable(ANY_OBJECT), version=COUNT, issued_at=COUNT, signature=TEXT)),
+            {"dataset": ADDRESS},
+            text="Hardware rules for every release of the data's key, signed by its owner (EIP-712); null lifts them.",
+        ),
+        ("GET", "/policies/data/{dataset}"): Operation(
+            "getDataPolicy",
+            {
+                200: answer(
+                    exactly(
+                        dataset=ADDRESS,
+                        owner=ADDRESS,
+                        hash=WORD,
+                        policy=nullable(ANY_OBJECT),
+                        version=COUNT,
+                        issued_at=COUNT,
+                        signature=TEXT,
+                    )
+                )
+            },
+            (404,),
+            parameters={"dataset": ADDRESS},
+            text="What the data's present owner demands of every enclave.",
         ),
         ("GET", "/data/{address}/releases"): Operation(
             "listReleases",

@@ -10,7 +10,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from cloister.errors import CloisterError, Conflict, NotFound, Unauthenticated, quoted
 from cloister.protocol.authentication import AuthenticatedRequest
-from cloister.protocol.codec import Address, Bytes32, parse_json
+from cloister.protocol.codec import SAFE_INTEGER_MAX, Address, Bytes32, build_base64, parse_json
+from cloister.protocol.countersigning import REQUEST_CAP, parse_countersign_request
+from cloister.protocol.data_policies import PUT_CAP
 from cloister.protocol.policies import POLICY_CAP
 from cloister.protocol.sessions import CALL_CAP, FINAL_REFUSALS, parse_session_call
 from cloister.services.authentication import RequestAuthenticator
@@ -19,17 +21,22 @@ from cloister.services.descriptions import Description
 from cloister.services.failures import describe_error
 from cloister.services.part import body_cap
 from cloister.services.sms.description import SMS
+from cloister.services.sms.policies import DataPolicyService
+from cloister.services.sms.receipts import ReceiptService
 from cloister.services.sms.schemas import NonceRequest
 from cloister.services.sms.service import SecretService, requester_secret_name, web2_secret_name
 from cloister.services.sms.sessions import SessionService
 from cloister.services.sms.store import SecretStore
 from cloister.services.sms.tee import AUTHORIZATION_CAP, TeeRefused, TeeService
+from cloister.services.sms.transparency import TransparencyLog
 from cloister.services.sms.vault import SecretKind, SecretName
 
 FRAMEWORK = "TDX"
 _SECRET_BODY_CAP = 64 * 1024
 """Above the 4,096 bytes of a secret, so that the service answers an overlong one with its own words."""
 _RELEASES_PAGE = 200
+Place = Annotated[int, Query(ge=0, le=SAFE_INTEGER_MAX)]
+"""A place in the log, or its size."""
 
 
 class SmsPart:
@@ -45,6 +52,9 @@ class SmsPart:
         secrets: SecretService,
         sessions: SessionService,
         tee: TeeService,
+        transparency: TransparencyLog,
+        receipts: ReceiptService,
+        data_policies: DataPolicyService,
         authenticator: RequestAuthenticator,
     ) -> None:
         self._database = database
@@ -52,6 +62,9 @@ class SmsPart:
         self._secrets = secrets
         self._sessions = sessions
         self._tee = tee
+        self._data_policies = data_policies
+        self._transparency = transparency
+        self._receipts = receipts
         self._authenticator = authenticator
 
     def start(self) -> None:
@@ -76,7 +89,10 @@ class SmsPart:
         self._add_app_and_requester_secrets(router)
         self._add_tee(router)
         self._add_enclave(router)
+        self._add_receipts(router)
         self._add_records(router)
+        self._add_data_policies(router)
+        self._add_log(router)
         return router
 
     def _add_account_secrets(self, router: APIRouter) -> None:
@@ -210,6 +226,34 @@ class SmsPart:
         def identity() -> dict[str, object]:
             return sessions.identity()
 
+    def _add_receipts(self, router: APIRouter) -> None:
+        receipts = self._receipts
+
+        @router.post("/enclave/v1/countersignatures")
+        @body_cap(REQUEST_CAP)
+        async def countersign(request: Request) -> dict[str, object]:
+            asked = parse_countersign_request(parse_json(await request.body(), cap=REQUEST_CAP))
+            return {"countersignature": build_base64(await run_sync(receipts.countersign, asked))}
+
+    def _add_log(self, router: APIRouter) -> None:
+        transparency = self._transparency
+
+        @router.get("/log/v1/head")
+        def head() -> dict[str, object]:
+            return transparency.head()
+
+        @router.get("/log/v1/entries")
+        def entries(start: Place, end: Place) -> dict[str, object]:
+            return transparency.entries(start, end)
+
+        @router.get("/log/v1/inclusion")
+        def inclusion(index: Place, size: Place) -> dict[str, object]:
+            return transparency.inclusion(index, size)
+
+        @router.get("/log/v1/consistency")
+        def consistency(first: Place, second: Place) -> dict[str, object]:
+            return transparency.consistency(first, second)
+
     def _add_records(self, router: APIRouter) -> None:
         sessions, signed = self._sessions, self._authenticator
 
@@ -239,6 +283,20 @@ class SmsPart:
             self._secrets.check_dataset_owner(dataset, caller.address)
             rows = sessions.releases(dataset, after=after, limit=_RELEASES_PAGE)
             return {"releases": rows, "more": len(rows) == _RELEASES_PAGE}
+
+    def _add_data_policies(self, router: APIRouter) -> None:
+        policies = self._data_policies
+
+        @router.put("/policies/data/{dataset}")
+        @body_cap(PUT_CAP)
+        async def put_data_policy(request: Request, dataset: str) -> Response:
+            body = await request.body()
+            await run_sync(policies.put, Address(dataset), body)
+            return _done()
+
+        @router.get("/policies/data/{dataset}")
+        def get_data_policy(dataset: str) -> dict[str, object]:
+            return policies.show(Address(dataset))
 
     async def _set(self, request: Request, name: SecretName, *, replace: bool = False) -> Response:
         """Set or replace a secret from the raw body."""

@@ -14,13 +14,19 @@ from cloister.services.sms.heads import RecentHeads
 from cloister.services.sms.http import SmsPart
 from cloister.services.sms.kek import KeyEncryptionKey
 from cloister.services.sms.ledger import Ledger
+from cloister.services.sms.log_store import LogStore
+from cloister.services.sms.opened import OpenedSessions
+from cloister.services.sms.policies import DataPolicyService
+from cloister.services.sms.receipts import ReceiptService
 from cloister.services.sms.releases import ReleaseAssembler
 from cloister.services.sms.service import SecretService
 from cloister.services.sms.sessions import SessionService
 from cloister.services.sms.settings import SmsSettings
 from cloister.services.sms.slices import SliceJudge
+from cloister.services.sms.standing import StandingStore
 from cloister.services.sms.store import SecretStore, SessionStore
 from cloister.services.sms.tee import TeeService
+from cloister.services.sms.transparency import TransparencyLog
 from cloister.storage.content import ContentStore
 
 
@@ -38,7 +44,9 @@ def build_sms_part(
     ``content`` is where the slices of bulk requests are read; without it bulk requests are refused by name.
     """
     secrets, sessions = SecretStore(database, kek), SessionStore(database)
-    heads = RecentHeads(settings, ledger, sessions, clock)
+    heads, entries = RecentHeads(settings, ledger, sessions, clock), LogStore(database)
+    standing = StandingStore(database)
+    transparency = TransparencyLog(settings, entries, clock)
     return SmsPart(
         database=database,
         store=secrets,
@@ -52,6 +60,7 @@ def build_sms_part(
             judge=SliceJudge(
                 domain=hub_domain(settings.chain_id, settings.hub), ledger=ledger, policies=sessions, secrets=secrets
             ),
+            standing=standing,
             bulk=None if content is None else StoredBulk(content),
             clock=clock,
         ),
@@ -63,5 +72,14 @@ def build_sms_part(
             heads=heads,
             clock=clock,
         ),
+        transparency=transparency,
+        receipts=ReceiptService(
+            settings=settings,
+            sessions=OpenedSessions(database),
+            entries=entries,
+            transparency=transparency,
+            clock=clock,
+        ),
+        data_policies=DataPolicyService(settings=settings, store=standing, ledger=ledger, heads=heads, clock=clock),
         authenticator=RequestAuthenticator(database, settings.audience, clock=clock),
     )

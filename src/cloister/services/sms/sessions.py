@@ -9,14 +9,16 @@
  7. the evidence passes the policy and binds exactly this request
  8. the OrdersMatched event of the deal stands in the transaction that the host names
  9. the dataset order is the one matched, signed by the dataset's current owner, not closed, its restrictions still hold
-10. the access policy that the order's salt names allows this run
+10. the standing policy of the data's owner and the access policy that the order's salt names allow this run, each with
+    its own rules for the evidence
 11. every key and secret that the deal asks for is there
 
 A bulk request has no dataset in its deal and a slice of dataset orders per task. Steps 9 to 11 are then taken for each
 order of the slice, all at the same block; an order that fails is a refused item of the release and stops no other. What
 is refused for good, and what may be tried again, is told by ``protocol.sessions.FINAL_REFUSALS``.
 
-Every outcome after step 1 is appended to the record before it is answered; of a bulk session also every item's.
+Every outcome after step 1 is appended to the record and to its transparency log before it is answered; of a bulk session
+also every item's.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cloister.attestation.assurance import warning_for
+from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import EvidenceKind, parse_evidence
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.verify import Appraisal, appraise
@@ -62,9 +65,13 @@ from cloister.services.sms.bulk import BulkSource, load_slice
 from cloister.services.sms.grants import GrantFacts, StandingGrant, load_policy, verify_grant
 from cloister.services.sms.heads import RecentHeads
 from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Ledger, Matched, check_recent
+from cloister.services.sms.opened import OpenedSession
+from cloister.services.sms.policies import SessionHardware, load_rules
+from cloister.services.sms.receipts import describe_session
 from cloister.services.sms.releases import Assembly, ReleaseAssembler, read_params
 from cloister.services.sms.settings import SmsSettings
 from cloister.services.sms.slices import JudgedItem, SliceJudge
+from cloister.services.sms.standing import StandingStore
 from cloister.services.sms.store import ReleaseRecord, SessionStore
 
 log = logging.getLogger("cloister.sms")
@@ -85,6 +92,7 @@ class SessionService:
         heads: RecentHeads,
         assembler: ReleaseAssembler,
         judge: SliceJudge,
+        standing: StandingStore,
         bulk: BulkSource | None,
         clock: Callable[[], float],
     ) -> None:
@@ -94,6 +102,7 @@ class SessionService:
         self._heads = heads
         self._assembler = assembler
         self._judge = judge
+        self._standing = standing
         self._bulk = bulk
         self._clock = clock
 
@@ -151,7 +160,7 @@ class SessionService:
         self._remember(head)
         app, dataset, matched = self._ledger.grounds(task.deal_id, deal, call.match_transaction, block=head.number)
         self._verify_app(app, request)
-        appraisal = self._appraise(request)
+        appraisal, collateral = self._appraise(request)
         trail.note(simulated=appraisal.simulated)
         if matched is None or matched.deal_id != task.deal_id or matched.block > head.number:
             raise VerificationError("the transaction did not make this deal", code="match-refused")
@@ -162,13 +171,19 @@ class SessionService:
             purpose=params.cloister_purpose,
             app_purposes=request.purposes,
         )
-        grant = self._verify_grant(call, deal, dataset, matched, facts, head, trail) if deal.has_dataset else None
-        bulk = self._judge_slice(params, task, deal, facts, head)
+        hardware = SessionHardware(
+            self._standing, appraisal, request.task_id, request.worker, replicated=deal.trust > 1
+        )
+        grant = (
+            self._verify_grant(call, deal, dataset, matched, facts, hardware, head, trail) if deal.has_dataset else None
+        )
+        bulk = self._judge_slice(params, task, deal, facts, hardware, head)
         release = self._assembler.assemble(
             Assembly(request.task_id, request.worker, task, deal, app, dataset, grant, params, bulk)
         )
         answer = self._seal(request, build_release(release))
-        trail.release(bulk or ())
+        hardware.claim(now=int(self._clock()))
+        trail.release(bulk or (), describe_session(request, release, appraisal, self._settings.policy, collateral))
         return answer
 
     def _verify_grant(
@@ -178,6 +193,7 @@ class SessionService:
         dataset: DatasetEntry | None,
         matched: Matched,
         facts: PolicyFacts,
+        hardware: SessionHardware,
         head: Head,
         trail: _Trail,
     ) -> StandingGrant:
@@ -191,12 +207,18 @@ class SessionService:
             GrantFacts(deal, dataset, matched.dataset_hash, settings.chain_id, settings.hub, head.number),
             self._ledger,
         )
-        grant = load_policy(order, matched.dataset_hash, facts, self._store)
+        grant = load_policy(order, matched.dataset_hash, facts, self._store, owner=dataset.owner, hardware=hardware)
         trail.note(policy_hash=grant.policy_hash)
         return grant
 
     def _judge_slice(
-        self, params: RequestParams, task: Task, deal: Deal, facts: PolicyFacts, head: Head
+        self,
+        params: RequestParams,
+        task: Task,
+        deal: Deal,
+        facts: PolicyFacts,
+        hardware: SessionHardware,
+        head: Head,
     ) -> tuple[JudgedItem, ...] | None:
         """Steps 9 to 11 for a bulk request; None for any other."""
         if params.bulk_cid is None:
@@ -207,7 +229,7 @@ class SessionService:
         if self._bulk is None:
             raise PolicyRejected("this SMS reads no storage, so it serves no bulk request", code="bulk-not-served")
         elements = load_slice(self._bulk, params.bulk_cid, task.index)
-        return self._judge.judge(elements, task.deal_id, deal, facts, block=head.number)
+        return self._judge.judge(elements, task.deal_id, deal, facts, hardware=hardware, block=head.number)
 
     def _seal(self, request: SessionRequest, release: bytes) -> SessionAnswer:
         """Close a release to the enclave and prove that it is ours."""
@@ -262,8 +284,11 @@ class SessionService:
         if app.checksum != request.app_digest:
             raise VerificationError("the enclave runs another app than the deal names", code="app-digest-refused")
 
-    def _appraise(self, request: SessionRequest) -> Appraisal:
+    def _appraise(self, request: SessionRequest) -> tuple[Appraisal, Collateral]:
+        """Step 7. Returns with the appraisal what it was made with: the receipt will carry it."""
         settings = self._settings
+        evidence, now = parse_evidence(request.evidence.kind, request.evidence.payload), int(self._clock())
+        collateral = settings.collateral.collateral_for(evidence, now)
         binding = ReportBinding(
             chain_id=settings.chain_id,
             hub=settings.hub.raw,
@@ -274,13 +299,15 @@ class SessionService:
             challenge=request.enclave_challenge.raw,
             hpke_key_hash=hashlib.sha256(request.hpke_public_key).digest(),
         )
-        return appraise(
-            parse_evidence(request.evidence.kind, request.evidence.payload),
+        appraisal = appraise(
+            evidence,
             policy=settings.policy,
             expected_report_data=build_report_data(binding),
-            now=int(self._clock()),
-            collateral=settings.collateral,
+            now=now,
+            collateral=collateral,
+            expected_app_digest=request.app_digest.raw,
         )
+        return appraisal, collateral
 
     def put_policy(self, digest: Bytes32, body: bytes) -> None:
         """Store an access policy under its hash. Anybody may: the hash in the owner's signed order is what gives it
@@ -291,6 +318,8 @@ class SessionService:
         policy = parse_policy(parse_json(body, cap=POLICY_CAP))
         if policy.hash() != digest:
             raise VerificationError(f"the policy hashes to {policy.hash()}", code="wrong-policy")
+        if policy.hardware is not None:
+            load_rules(policy.hardware)
         text = canonical_json(policy.to_json()).decode("utf-8")
         self._store.put_policy(digest, text, now=int(self._clock()))
 
@@ -342,8 +371,10 @@ class _Trail:
         log.info("session refused: %s task=%s", reason, self._record.task_id)
         self._store.record(dataclasses.replace(self._record, outcome="refused", reason=reason))
 
-    def release(self, items: Sequence[JudgedItem]) -> None:
-        """Append the release, and a line for each item of a slice; all are on disk before the answer leaves."""
+    def release(self, items: Sequence[JudgedItem], opened: OpenedSession) -> None:
+        """Append the release, a line for each item of a slice, and what its receipt's countersignature will rest on; all
+        are on disk before the answer leaves.
+        """
         session = dataclasses.replace(self._record, outcome="released", reason=None)
         lines = [
             dataclasses.replace(
@@ -356,6 +387,6 @@ class _Trail:
             )
             for item in items
         ]
-        self._store.record(session, *lines)
+        self._store.record(session, *lines, opened=opened)
         refused = sum(item.refused is not None for item in items)
         log.info("session released task=%s items=%d refused=%d", session.task_id, len(items), refused)

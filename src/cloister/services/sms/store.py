@@ -15,11 +15,14 @@ from sqlalchemy.orm import Session
 from cloister.errors import Conflict, LocalError, NotFound, Unauthenticated, UnavailableError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.services.database import Database
+from cloister.services.sms import log_store
 from cloister.services.sms.kek import KeyEncryptionKey
+from cloister.services.sms.opened import OpenedSession, keep_session
 from cloister.services.sms.tables import (
     AUTHORIZATIONS,
     HEADS,
     KEYRING,
+    LOG_ENTRIES,
     NONCES,
     POLICIES,
     RELEASES,
@@ -56,6 +59,11 @@ class ReleaseRecord:
     evidence_kind: str | None = None
     evidence_digest: str | None = None
     simulated: bool | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The line as its log entry has it."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: str(value) if isinstance(value, Address | Bytes32) else value for name, value in values.items()}
 
 
 class SecretStore:
@@ -296,25 +304,30 @@ class SessionStore:
             ).first()
         return None if row is None else (Bytes32(row.hash), row.body)
 
-    def record(self, *lines: ReleaseRecord) -> None:
-        """Append lines to the record, all or none."""
-        rows = []
-        for line in lines:
-            row: dict[str, object] = {}
-            for column in RELEASES.c:
-                if column.name != "id":
-                    value = getattr(line, column.name)
-                    row[column.name] = str(value) if isinstance(value, Address | Bytes32) else value
-            row["simulated"] = None if line.simulated is None else int(line.simulated)
-            rows.append(row)
+    def record(self, *lines: ReleaseRecord, opened: OpenedSession | None = None) -> tuple[int, ...]:
+        """Append lines to the record and to the log, and keep what a later countersignature rests on: all or none.
+
+        Returns the log's indexes of the lines; ``opened`` belongs to the first.
+        """
         with self._database.session_scope() as session:
-            session.execute(insert(RELEASES), rows)
+            size = log_store.lock(session)
+            written = []
+            for line in lines:
+                values = line.to_json()
+                row = {**values, "simulated": None if line.simulated is None else int(line.simulated)}
+                done = session.execute(insert(RELEASES).values(row).returning(RELEASES.c.id))
+                written.append((int(done.scalar_one()), values))
+            indexes = log_store.append(session, written, size)
+            if opened is not None:
+                keep_session(session, opened, lines[0], indexes[0])
+        return indexes
 
     def releases(self, dataset: Address, *, after: int = 0, limit: int = 100) -> list[dict[str, object]]:
-        """List the record's lines that name a dataset, oldest first."""
+        """List the record's lines that name a dataset, oldest first, each with its place in the log (``log_index``)."""
         with self._database.read_scope() as session:
             rows = session.execute(
-                select(RELEASES)
+                select(RELEASES, LOG_ENTRIES.c.index.label("log_index"))
+                .join(LOG_ENTRIES, LOG_ENTRIES.c.release_id == RELEASES.c.id)
                 .where(RELEASES.c.dataset == str(dataset), RELEASES.c.id > after)
                 .order_by(RELEASES.c.id)
                 .limit(limit)
