@@ -27,6 +27,8 @@ _STOP_SECONDS = 5.0
 _SOCKET_NAME = "tpm"
 _LONGEST_SOCKET_PATH = 107
 _LOG_CAP = 2000
+_ACCEPTS = 0x10000
+"""__SO_ACCEPTCON, the flag of a listening socket in /proc/net/unix."""
 
 
 class Swtpm:
@@ -134,7 +136,7 @@ def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> 
     command += ["--log", f"file={log},level=1"]
     process = _start_tied(command)
     deadline = time.monotonic() + _START_SECONDS
-    while not socket.is_socket():
+    while not _listens(socket):
         ended = process.poll() is not None
         if ended or time.monotonic() > deadline:
             with suppress(ProcessLookupError):
@@ -145,6 +147,17 @@ def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> 
             raise UnavailableError(f"swtpm {reason}: {quoted(said or f'exit code {process.returncode}')}")
         time.sleep(0.005)
     return process
+
+
+def _listens(socket: Path) -> bool:
+    """Whether somebody listens there, told without connecting: a first connection would be taken for the machine's."""
+    if not socket.is_socket():
+        return False
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=7)  # address, references, protocol, flags, type, state, inode, path
+        if len(fields) == 8 and fields[7] == str(socket):
+            return bool(int(fields[3], 16) & _ACCEPTS)
+    return False
 
 
 def _start_tied(command: list[str]) -> subprocess.Popen[bytes]:
