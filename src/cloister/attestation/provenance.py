@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -57,6 +57,21 @@ class Floor:
     number: int | None = None
 
 
+class RootedPiece(Protocol):
+    """A piece that was proven, now or before it was stored."""
+
+    @property
+    def piece(self) -> Piece: ...
+
+    @property
+    def id(self) -> PieceId: ...
+
+    @property
+    def root(self) -> bytes:
+        """SHA-256 of the root certificate under which it was proven."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ProvenPiece:
     """Proof that ``piece`` is its vendor's. ``root``: SHA-256 of the root certificate. Times are unix seconds.
@@ -76,7 +91,12 @@ class ProvenPiece:
             raise LocalError("a proven piece is built by prove_piece() only")
 
 
-def prove_piece(piece: Piece, *, roots: Sequence[bytes], now: int, known: Sequence[ProvenPiece] = ()) -> ProvenPiece:
+def root_fingerprint(der: bytes) -> bytes:
+    """SHA-256 of a root certificate: what ``ProvenPiece.root`` names it by."""
+    return hashlib.sha256(der).digest()
+
+
+def prove_piece(piece: Piece, *, roots: Sequence[bytes], now: int, known: Sequence[RootedPiece] = ()) -> ProvenPiece:
     """Checks 1 to 4. ``roots``: trusted certificates (DER) of the family. ``known``: pieces proven before, of which CRLs revoke
     and AMD's intermediate certificates lead on to a chip's.
 
@@ -126,7 +146,7 @@ _Read = tuple[str, x509.Certificate, int, int, Floor]
 """Key, root, issued, over, floor."""
 
 
-def _read(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[ProvenPiece]) -> _Read:
+def _read(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[RootedPiece]) -> _Read:
     match piece.family, piece.name:
         case Family.INTEL, (PieceName.TCB_INFO | PieceName.QE_IDENTITY):
             return _read_statement(piece, anchors, known)
@@ -145,7 +165,7 @@ def _read(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[Pro
             raise DecodeError(f"{piece.family} has no {piece.name}", code="collateral-malformed")
 
 
-def _read_statement(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[ProvenPiece]) -> _Read:
+def _read_statement(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[RootedPiece]) -> _Read:
     signer, anchor = _walk(piece.chain, anchors, known, ca=False)
     key = signer.public_key()
     if not isinstance(key, EllipticCurvePublicKey) or len(piece.signature) != 64:
@@ -184,7 +204,7 @@ def _read_crl(piece: Piece, issuer: x509.Certificate, anchor: x509.Certificate, 
     return key, anchor, issued, over, Floor(issued, number=number)
 
 
-def _read_amd_certificate(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[ProvenPiece]) -> _Read:
+def _read_amd_certificate(piece: Piece, anchors: Sequence[x509.Certificate], known: Sequence[RootedPiece]) -> _Read:
     certificate = _load_certificate(piece.body)
     anchor = _issuer(certificate, anchors)
     if anchor is not None and _fingerprint(anchor) == _fingerprint(certificate):
@@ -215,7 +235,7 @@ def _read_amd_certificate(piece: Piece, anchors: Sequence[x509.Certificate], kno
 
 
 def _walk(
-    chain: bytes, anchors: Sequence[x509.Certificate], known: Sequence[ProvenPiece], *, ca: bool
+    chain: bytes, anchors: Sequence[x509.Certificate], known: Sequence[RootedPiece], *, ca: bool
 ) -> tuple[x509.Certificate, x509.Certificate]:
     """The first certificate of a PEM chain, and the trusted root that signed it itself. Whatever else stands in the chain is
     not asked: roots do not come with what they prove.
@@ -261,7 +281,7 @@ def _signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) ->
         return False
 
 
-def _check_revoked(certificate: x509.Certificate, known: Sequence[ProvenPiece], root: bytes) -> None:
+def _check_revoked(certificate: x509.Certificate, known: Sequence[RootedPiece], root: bytes) -> None:
     for each in known:
         if each.root != root or each.id.name not in (PieceName.ROOT_CRL, PieceName.CRL):
             continue
@@ -341,7 +361,7 @@ def _load_certificate(der: bytes) -> x509.Certificate:
 
 
 def _fingerprint(certificate: x509.Certificate) -> bytes:
-    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+    return root_fingerprint(certificate.public_bytes(Encoding.DER))
 
 
 def _parse_date(text: object) -> int:

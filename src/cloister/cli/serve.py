@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import click
 
-PARTS = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "worker")
+PARTS = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "collateral", "worker")
 
 
 @click.command()
-@click.argument(
-    "service",
-    type=click.Choice(["market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "worker"]),
-)
+@click.argument("service", type=click.Choice(PARTS))
 @click.option(
     "--network",
     "-n",

@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloister.attestation.anchors import AMD_ARK_GENOA, AMD_ARK_MILAN, AMD_ARK_TURIN, INTEL_SGX_ROOT
+from cloister.attestation.collateral import Collateral
+from cloister.attestation.evidence import EvidenceKind
+from cloister.attestation.reference import build_reference
 from cloister.chain.contracts import Hub
 from cloister.chain.events import Cursor, EventReader
 from cloister.chain.journal import Journal
 from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
+from cloister.clients.collateral import CollateralClient, SourcedCollateral
 from cloister.clients.market import MarketClient
 from cloister.errors import NotFound
 from cloister.network.accounts import Accounts, load_accounts
@@ -25,6 +30,8 @@ from cloister.protocol.orders import DatasetOrder, OrderKind
 from cloister.sdk.home import load_description
 from cloister.sdk.receipts import ReferenceValues
 from cloister.services.application import BackgroundServer, build_application, serve
+from cloister.services.collateral.part import build_collateral_part, load_feeds
+from cloister.services.collateral.settings import CollateralSettings
 from cloister.services.compass.part import build_compass_part
 from cloister.services.compass.settings import CompassSettings
 from cloister.services.database import Database, open_database
@@ -47,7 +54,10 @@ from cloister.services.sms.part import build_sms_part
 from cloister.services.sms.settings import SmsSettings
 from cloister.storage.kubo import KuboStore
 
-SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy")
+SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "collateral")
+
+COLLATERAL_SOURCES = "collateral.json"
+"""File in a network's folder that names vendors' services, mirrors of them, or a bundle."""
 
 IEXEC_WORKERPOOLS = (
     Address("0xB967057a21dc6A66A29721d96b8Aa7454B7c383F"),
@@ -95,6 +105,8 @@ def build_part(service: str, backends: Backends) -> Part:
             return _indexer(backends)
         case "resultproxy":
             return _result_proxy(backends)
+        case "collateral":
+            return _collateral(backends)
         case "compass":
             path = backends.state.path(COMPASS_FILE)
             save_compass(path, backends.description)
@@ -131,12 +143,40 @@ def _sms(backends: Backends) -> Part:
             hub=description.contracts.hub,
             teebroker=backends.accounts.key("sms"),
             policy=backends.values.policy,
-            collateral=backends.values.collateral,
+            collateral=SourcedCollateral(backends.values.collateral, CollateralClient(description.origin)),
         ),
         database=backends.database("sms"),
         kek=create_local_kek(backends.state.path("services", "sms.kek")),
         ledger=ChainLedger(backends.rpc, description.contracts.hub),
         content=backends.content,
+    )
+
+
+def collateral_trust(values: ReferenceValues) -> Collateral:
+    """Under which roots a network keeps collateral: the vendors' own, and those that the network names itself."""
+    amd = (AMD_ARK_MILAN, AMD_ARK_GENOA, AMD_ARK_TURIN)
+    vendors = [(kind, INTEL_SGX_ROOT) for kind in (EvidenceKind.TDX, EvidenceKind.SGX)]
+    vendors += [(EvidenceKind.SNP, root) for root in amd]
+    return Collateral(tuple(dict.fromkeys((*vendors, *values.collateral.roots))))
+
+
+def _collateral(backends: Backends) -> Part:
+    """Keeps what it is given; asks vendors only when the network's folder has a ``collateral.json`` that names them."""
+    description, sms = backends.description, backends.accounts.key("sms")
+    feeds, bundle = load_feeds(backends.state.path(COLLATERAL_SOURCES))
+    reference = build_reference(
+        backends.values.to_json(),
+        chain_id=description.chain_id,
+        hub=description.contracts.hub.raw,
+        sms=sms.address.raw,
+        issued_at=int(time.time()),
+        sign=sms.sign_message,
+    )
+    return build_collateral_part(
+        CollateralSettings(trust=collateral_trust(backends.values), bundle=bundle),
+        database=backends.database("collateral"),
+        feeds=feeds,
+        reference=lambda: reference,
     )
 
 

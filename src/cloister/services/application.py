@@ -38,7 +38,7 @@ from cloister.services.descriptions import (
     with_members,
 )
 from cloister.services.edge import CapOf, Edge, EdgeLimits, Meter, error_log
-from cloister.services.part import Failure, Mount, OffersMount, Part, RendersFailures, marked_body_cap
+from cloister.services.part import Failure, Mount, OffersMetrics, OffersMount, Part, RendersFailures, marked_body_cap
 from cloister.services.server import BackgroundServer, serve
 from cloister.version import __version__
 
@@ -113,6 +113,8 @@ def build_application(
         router = part.router()
         ownership.claim(part, router)
         app.include_router(router)
+        if isinstance(part, OffersMetrics):
+            part.register_metrics(meter.registry)
         if isinstance(part, OffersMount):
             app.router.routes.append(ownership.claim_mount(part, part.mount()))
     app.state.closing = tuple(each.mount.close for each in ownership.mounted)

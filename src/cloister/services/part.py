@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fastapi import APIRouter
+from prometheus_client.registry import CollectorRegistry
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -64,6 +65,15 @@ class OffersMount(Protocol):
 
     def mount(self) -> Mount:
         """The application to mount. Called once."""
+        ...
+
+
+@runtime_checkable
+class OffersMetrics(Protocol):
+    """A part with gauges or counts of its own for the page at ``/-/metrics``."""
+
+    def register_metrics(self, registry: CollectorRegistry) -> None:
+        """Add them. Called once, before ``start``: nothing may be read from a database yet."""
         ...
 
 

@@ -27,7 +27,18 @@ from tests.services.openapi.wire import Origin
 
 pytestmark = pytest.mark.xdist_group("openapi")
 
-SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "network", "operations")
+SERVICES = (
+    "market",
+    "sms",
+    "scheduler",
+    "indexer",
+    "gateway",
+    "compass",
+    "resultproxy",
+    "collateral",
+    "network",
+    "operations",
+)
 EDGE = {414, 431}
 """Refusals of the edge, which every operation may get and none names."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cloister.attestation.collateral import Collateral
+from cloister.attestation.collateral import Collateral, CollateralSource
 from cloister.attestation.policy import AppraisalPolicy
 from cloister.errors import ConfigurationError
 from cloister.protocol.codec import Address
@@ -16,7 +16,8 @@ class SmsSettings:
     """What an operator decides.
 
     ``teebroker`` is the SMS's attestation key; its address is the SMS's identity in report data and the hub's
-    ``teebroker``. ``policy`` says which evidence is believed, ``collateral`` names the trusted roots; without
+    ``teebroker``. ``policy`` says which evidence is believed, ``collateral`` names the trusted roots and gives the vendors'
+    documents, always the same ones or from a collateral service; without
     reference values or roots everything is denied, and simulated evidence is believed only when a simulated root is
     named here. Times are in seconds. ``public_url`` is this service's address as workers reach it, for answers that
     name it; without one they name the address that the caller used.
@@ -26,7 +27,7 @@ class SmsSettings:
     hub: Address
     teebroker: PrivateKey = field(repr=False)
     policy: AppraisalPolicy
-    collateral: Collateral = field(default_factory=Collateral)
+    collateral: CollateralSource = field(default_factory=Collateral)
     nonce_lifetime: int = 300
     max_head_age: int = 120
     max_rollback: int = 32
