@@ -103,7 +103,7 @@ class Members:
         if isinstance(value, bool) or not isinstance(value, int) or value != version:
             raise self.place.at(name).error(f"is another than {version}, the only one that is read here")
 
-    def object(self, name: str) -> Members | None:
+    def member(self, name: str) -> Members | None:
         """An object, None where it is absent."""
         value = self._take(name)
         if name not in self._value:

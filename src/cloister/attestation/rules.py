@@ -115,7 +115,7 @@ def parse_rules(value: object) -> Rules:
 
 
 def _parse_sets(members: Members) -> dict[str, frozenset[bytes]]:
-    found = members.object("sets")
+    found = members.member("sets")
     if found is None:
         return {}
     sets = {}
@@ -175,7 +175,7 @@ class _Reader:
         else:
             self.gaps.append(members.place.at("measurements").path)
         registers: dict[str, References] = {}
-        if (given := members.object("registers")) is not None:
+        if (given := members.member("registers")) is not None:
             spelled: dict[str, object] = {}
             for name in given.names():
                 registers[name], spelled[name] = self._references(given, name, register_size(kind, name), names)
@@ -240,7 +240,7 @@ class _Reader:
 
 
 def _parse_tcb(members: Members, form: dict[str, object]) -> TcbRule | None:
-    given = members.object("tcb")
+    given = members.member("tcb")
     if given is None:
         return None
     spelled: dict[str, object] = {}
@@ -253,7 +253,7 @@ def _parse_tcb(members: Members, form: dict[str, object]) -> TcbRule | None:
     if days:
         spelled["grace_days"] = days
     minimums: dict[str, int] = {}
-    if (least := given.object("min")) is not None:
+    if (least := given.member("min")) is not None:
         minimums = {name: least.count(name, 0, least=0, most=_COUNT_MAX) for name in least.names()}
         spelled["min"] = minimums
     number = given.count("min_evaluation_number", -1, least=0, most=_COUNT_MAX)
@@ -265,7 +265,7 @@ def _parse_tcb(members: Members, form: dict[str, object]) -> TcbRule | None:
 
 
 def _parse_advisories(members: Members, form: dict[str, object]) -> AdvisoryRule:
-    given = members.object("advisories")
+    given = members.member("advisories")
     if given is None:
         return AdvisoryRule()
     spelled: dict[str, object] = {}
@@ -284,7 +284,7 @@ def _parse_advisories(members: Members, form: dict[str, object]) -> AdvisoryRule
 
 
 def _parse_attributes(members: Members, form: dict[str, object]) -> dict[str, frozenset[bool | int | str] | Anything]:
-    given = members.object("attributes")
+    given = members.member("attributes")
     if given is None:
         return {}
     found: dict[str, frozenset[bool | int | str] | Anything] = {}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cloister.protocol.countersigning import CountersignRequest
+    from cloister.protocol.data_policies import SignedDataPolicy
     from cloister.protocol.policies import AccessPolicy
     from cloister.protocol.signatures import PrivateKey
 
@@ -151,6 +152,24 @@ class SmsClient:
         if policy.hash() != digest:
             raise DecodeError(f"the service gave another policy than {digest}")
         return policy
+
+    def put_data_policy(self, signed: SignedDataPolicy) -> None:
+        """Set the standing policy of a dataset. Raises: Conflict (``policy-rollback``) for a version that is not newer."""
+        self._http.raw(
+            "PUT",
+            f"/policies/data/{signed.statement.dataset}",
+            body=canonical_json(signed.to_json()),
+            headers={"content-type": "application/json"},
+        )
+
+    def data_policy(self, dataset: Address) -> SignedDataPolicy:
+        """The standing policy that the service has of the dataset's present owner. Nothing of it is proven yet.
+
+        Raises: NotFound, DecodeError.
+        """
+        from cloister.protocol.data_policies import parse_shown_data_policy
+
+        return parse_shown_data_policy(self._http.json("GET", f"/policies/data/{Address(dataset)}"), Address(dataset))
 
     def releases(self, dataset: Address, key: PrivateKey) -> Iterator[dict[str, Any]]:
         """Yield every release and refusal that named the dataset, oldest first, for its current owner."""

@@ -16,8 +16,10 @@ from cloister.protocol.codec import (
     Bytes32,
     check_keys,
     check_uint,
+    parse_address,
     parse_hex,
     parse_uint,
+    parse_word,
     to_hex,
 )
 from cloister.protocol.eip712 import Domain, Types, typed_data_digest
@@ -108,6 +110,22 @@ def parse_data_policy_body(value: object) -> DataPolicyBody:
         parse_uint("issued_at", given["issued_at"], maximum=_NUMBER_MAX),
         parse_hex(given["signature"], cap=SIGNATURE_CAP),
     )
+
+
+def parse_shown_data_policy(value: object, dataset: Address) -> SignedDataPolicy:
+    """Read what the SMS shows of a dataset's policy. Neither signature nor hash is checked here.
+
+    Raises:
+        DecodeError: a missing, unknown or unreadable member, or another dataset's.
+    """
+    names = ("dataset", "owner", "hash", "policy", "version", "issued_at", "signature")
+    given = dict(check_keys("data policy", value, required=names))
+    shown, _, policy = parse_address("dataset", given.pop("dataset")), given.pop("owner"), given.pop("hash")
+    if shown != dataset:
+        raise DecodeError(f"the policy is of {shown}, not of {dataset}")
+    body = parse_data_policy_body(given)
+    statement = DataPolicy(dataset, parse_word("hash", policy), body.version, body.issued_at)
+    return SignedDataPolicy(statement, body.rules, body.signature)
 
 
 def sign_data_policy(

@@ -15,6 +15,7 @@ from cloister.protocol.policies import AccessPolicy, policy_salt
 from cloister.protocol.tags import TEE
 from cloister.protocol.units import INFINITE_VOLUME, Nrlc, parse_nrlc
 from cloister.sdk.connection import Connection
+from cloister.sdk.policies import RulesGiven, check_rules
 from cloister.sdk.progress import Listener, Progress
 
 When = str | int | date | datetime
@@ -84,6 +85,7 @@ class Access:
         until: When | None = None,
         purposes: Sequence[str] = (),
         enclaves: Sequence[str] = (),
+        hardware: RulesGiven | None = None,
     ) -> Grant:
         """Let ``app`` (an app or an ERC-734 whitelist) use the data for ``user`` (None: anyone), ``accesses`` times.
 
@@ -103,7 +105,8 @@ class Access:
             raise InputError(f"accesses must be 1 to {INFINITE_VOLUME}, not {accesses}", hint="for example accesses=10")
         self._check_owner(dataset)
         self._check_app(app_address)
-        policy = self._policy(valid_from, until, purposes, enclaves)
+        rules = None if hardware is None else check_rules(hardware).canonical
+        policy = self._policy(valid_from, until, purposes, enclaves, rules)
         self._tell(Progress("CREATE_DATASET_ORDER"))
         salt = Bytes32.from_raw(secrets.token_bytes(32)) if policy is None else policy_salt(policy)
         order = sign_order(
@@ -210,15 +213,20 @@ class Access:
 
     @staticmethod
     def _policy(
-        valid_from: When | None, until: When | None, purposes: Sequence[str], enclaves: Sequence[str]
+        valid_from: When | None,
+        until: When | None,
+        purposes: Sequence[str],
+        enclaves: Sequence[str],
+        hardware: str | None,
     ) -> AccessPolicy | None:
-        if valid_from is None and until is None and not purposes and not enclaves:
+        if valid_from is None and until is None and not purposes and not enclaves and hardware is None:
             return None
         return AccessPolicy(
             valid_from=None if valid_from is None else _timestamp(valid_from),
             valid_until=None if until is None else _timestamp(until),
             purposes=tuple(purposes),
             enclaves=tuple(enclaves),
+            hardware=hardware,
             nonce=secrets.token_bytes(16),
         )
 

@@ -23,6 +23,7 @@ from cloister.sdk.bulk import BulkRequest, BulkStatus
 from cloister.sdk.data_protector import DataProtector
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
+from cloister.sdk.policies import RulesGiven, StandingPolicy
 from cloister.sdk.processing import Run
 from cloister.sdk.progress import Listener, silent
 from cloister.sdk.protection import ProtectedData
@@ -253,6 +254,7 @@ class AsyncDataProtector:
         until: When | None = None,
         purposes: Sequence[str] = (),
         enclaves: Sequence[str] = (),
+        hardware: RulesGiven | None = None,
     ) -> Grant:
         """Let ``app`` use the data for ``user`` (None: anyone), ``accesses`` times at ``price`` each."""
         return await asyncio.to_thread(
@@ -267,6 +269,7 @@ class AsyncDataProtector:
             until=until,
             purposes=purposes,
             enclaves=enclaves,
+            hardware=hardware,
         )
 
     async def get_granted_access(
@@ -299,6 +302,14 @@ class AsyncDataProtector:
     ) -> list[tuple[Grant, str]]:
         """Close every open grant of the data that matches; returns each with its transaction's hash."""
         return await asyncio.to_thread(self._twin.revoke_all_access, protected_data, app=app, user=user)
+
+    async def set_data_policy(self, protected_data: ProtectedData | str, rules: RulesGiven | None) -> StandingPolicy:
+        """Sign hardware rules that every later release of the data's key must meet beside the grant's; None lifts them."""
+        return await asyncio.to_thread(self._twin.set_data_policy, protected_data, rules)
+
+    async def get_data_policy(self, protected_data: ProtectedData | str) -> StandingPolicy:
+        """The hardware rules that the data's present owner signed."""
+        return await asyncio.to_thread(self._twin.get_data_policy, protected_data)
 
     async def process_protected_data(
         self,

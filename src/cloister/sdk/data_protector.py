@@ -18,6 +18,7 @@ from cloister.sdk.connection import Connection
 from cloister.sdk.finding import Request
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
+from cloister.sdk.policies import Policies, RulesGiven, StandingPolicy
 from cloister.sdk.processing import Processing, Run
 from cloister.sdk.progress import Listener, silent
 from cloister.sdk.protection import ProtectedData, Protection
@@ -137,11 +138,13 @@ class DataProtector:
         until: When | None = None,
         purposes: Sequence[str] = (),
         enclaves: Sequence[str] = (),
+        hardware: RulesGiven | None = None,
     ) -> Grant:
         """Let ``app`` use the data for ``user`` (None: anyone), ``accesses`` times at ``price`` each.
 
-        ``valid_from``, ``until``, ``purposes`` and ``enclaves`` (kinds of hardware) are checked again at the moment of key
-        release.
+        ``valid_from``, ``until``, ``purposes``, ``enclaves`` (kinds of hardware) and ``hardware`` (rules for the enclave's
+        evidence: kinds, measurements, firmware floor, see ``cloister.attestation.rules``) are checked again at the moment of
+        key release.
         """
         return Access(self.connection, self._tell).grant(
             _address(protected_data),
@@ -154,6 +157,7 @@ class DataProtector:
             until=until,
             purposes=purposes,
             enclaves=enclaves,
+            hardware=hardware,
         )
 
     def get_granted_access(
@@ -185,6 +189,14 @@ class DataProtector:
         return Access(self.connection, self._tell).revoke_all(
             _address(protected_data), app=None if app is None else _address(app), user=user
         )
+
+    def set_data_policy(self, protected_data: ProtectedData | str, rules: RulesGiven | None) -> StandingPolicy:
+        """Sign hardware rules that every later release of the data's key must meet beside the grant's; None lifts them."""
+        return Policies(self.connection).set(_address(protected_data), rules)
+
+    def get_data_policy(self, protected_data: ProtectedData | str) -> StandingPolicy:
+        """The hardware rules that the data's present owner signed."""
+        return Policies(self.connection).show(_address(protected_data))
 
     # --- processing ---
 

@@ -20,6 +20,7 @@ from cloister.protocol.policies import (
 from cloister.protocol.tags import FRAMEWORKS
 from cloister.protocol.units import INFINITE_VOLUME
 from cloister.services.sms.ledger import DatasetEntry, Ledger, OfferStanding
+from cloister.services.sms.policies import SessionHardware
 from cloister.services.sms.store import SessionStore
 
 BULK_VOLUME: Final = INFINITE_VOLUME - 1
@@ -121,11 +122,21 @@ def verify_offer(order: DatasetOrder, standing: OfferStanding, deal: Deal) -> Da
     return standing.entry
 
 
-def load_policy(order: DatasetOrder, order_hash: Bytes32, facts: PolicyFacts, store: SessionStore) -> StandingGrant:
-    """Check the access policy that the order's salt names, if it names one.
+def load_policy(
+    order: DatasetOrder,
+    order_hash: Bytes32,
+    facts: PolicyFacts,
+    store: SessionStore,
+    *,
+    owner: Address,
+    hardware: SessionHardware,
+) -> StandingGrant:
+    """Check the access policy that the order's salt names, if it names one, and what the data's ``owner`` demands of every
+    enclave.
 
     Raises: NotFound (``policy-missing``), PolicyRejected with the rule's own code.
     """
+    hardware.check_standing(order.dataset, owner)
     if not salt_names_policy(order.salt):
         return StandingGrant(order_hash, None, None)
     found = store.policy_by_prefix(order.salt.raw[4:])
@@ -137,4 +148,5 @@ def load_policy(order: DatasetOrder, order_hash: Bytes32, facts: PolicyFacts, st
     except CloisterError as error:
         raise LocalError("a stored policy does not parse") from error
     cleared = check_policy(policy, facts)
+    hardware.check_grant(cleared.hardware)
     return StandingGrant(order_hash, digest, cleared.max_result_bytes)

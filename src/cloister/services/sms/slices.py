@@ -20,6 +20,7 @@ from cloister.protocol.releases import REASON_CAP, BulkItem, RefusedDataset, Rel
 from cloister.services.sms.bulk import SliceElement
 from cloister.services.sms.grants import check_offer, load_policy, verify_offer
 from cloister.services.sms.ledger import Ledger, Offer, OfferStanding
+from cloister.services.sms.policies import SessionHardware
 from cloister.services.sms.store import SecretStore, SessionStore
 
 ITEM_CAP: Final = 2 * 1024
@@ -57,7 +58,14 @@ class SliceJudge:
         self._secrets = secrets
 
     def judge(
-        self, elements: Sequence[SliceElement], deal_id: Bytes32, deal: Deal, facts: PolicyFacts, *, block: int
+        self,
+        elements: Sequence[SliceElement],
+        deal_id: Bytes32,
+        deal: Deal,
+        facts: PolicyFacts,
+        *,
+        hardware: SessionHardware,
+        block: int,
     ) -> tuple[JudgedItem, ...]:
         """Return every item of the slice in its order, released or refused.
 
@@ -75,7 +83,8 @@ class SliceJudge:
                 judged.append(outcome)
         standings = iter(zip(offers, self._ledger.offer_standings(offers, deal_id, deal, block=block), strict=True))
         return tuple(
-            item if item is not None else self._release(*next(standings), deal=deal, facts=facts) for item in judged
+            item if item is not None else self._release(*next(standings), deal=deal, facts=facts, hardware=hardware)
+            for item in judged
         )
 
     def _admit(self, element: SliceElement, seen: set[Address]) -> Offer | JudgedItem:
@@ -92,11 +101,13 @@ class SliceJudge:
         except PolicyRejected as error:
             return JudgedItem(_refusal(element.dataset, error), order_hash)
 
-    def _release(self, offer: Offer, standing: OfferStanding, *, deal: Deal, facts: PolicyFacts) -> JudgedItem:
+    def _release(
+        self, offer: Offer, standing: OfferStanding, *, deal: Deal, facts: PolicyFacts, hardware: SessionHardware
+    ) -> JudgedItem:
         order, policy_hash = offer.order, None
         try:
             entry = verify_offer(order, standing, deal)
-            grant = load_policy(order, offer.order_hash, facts, self._policies)
+            grant = load_policy(order, offer.order_hash, facts, self._policies, owner=entry.owner, hardware=hardware)
             policy_hash = grant.policy_hash
             item = ReleasedDataset(
                 address=order.dataset,
