@@ -1,6 +1,7 @@
 """The program inside the enclave: ``python -m cloister.enclave.agent CHANNEL_FD``.
 
-It does one task and ends. In order: harden itself; say what it is and take the attester's platform; take the task;
+It does one task and ends. In order: harden itself; say what it is and take the platform; take the task; have the hardware
+measure the app;
 fetch the app and check its digest; make two keys, attest, be given the release; fetch, check and open the inputs; run
 the iApp in a sandbox of its own; check and hash its outputs; write the receipt; seal; give the result to the host;
 sign its digest.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from cloister.attestation.issuance import InputDigest, ReceiptClaims, build_receipt
 from cloister.enclave.attesters.attester import Attester
-from cloister.enclave.attesters.simulated import load_attester
+from cloister.enclave.attesters.choice import choose_attester
 from cloister.enclave.bulk import BULK_NAME, WIDTH, BulkOutcome, build_report, dataset_use, fetch_slice
 from cloister.enclave.bundle import SOURCE_TARGET, Bundle
 from cloister.enclave.causes import AppError, Cause, TaskError
@@ -71,7 +72,8 @@ def _serve(host: HostChannel, work: Path) -> int:
     keys = EnclaveKeys()
     host.send("ready", {"version": CHANNEL_VERSION, "measurement": to_hex(measurement)})
     try:
-        attester = load_attester(host.receive("platform", forever=True).body, measurement)
+        platform = host.receive("platform", forever=True)
+        attester = choose_attester(str(platform.header.get("platform")), platform.body, measurement)
         hint = parse_task_hint(dict(host.receive("task", forever=True).header))
         _run_task(host, hint, keys, attester, work)
     except CloisterError as error:
@@ -85,6 +87,7 @@ def _serve(host: HostChannel, work: Path) -> int:
 
 
 def _run_task(host: HostChannel, hint: TaskHint, keys: EnclaveKeys, attester: Attester, work: Path) -> None:
+    attester.measure_app(hint.app_digest.raw)
     bundle = fetch_bundle(host, hint.app_location, hint.app_digest, work / "bundle")
     host.send("report", {"status": "APP_DOWNLOADED"})
     session = open_session(host, hint, keys, attester, bundle.manifest.purposes)
@@ -263,9 +266,7 @@ def _give_result(
     )
 
 
-def _build_receipt(
-    host: HostChannel, session: Session, keys: EnclaveKeys, inputs: _Inputs, outputs: Outputs
-) -> bytes:
+def _build_receipt(host: HostChannel, session: Session, keys: EnclaveKeys, inputs: _Inputs, outputs: Outputs) -> bytes:
     release, dataset = session.release, session.release.dataset
     claims = ReceiptClaims(
         binding=session.binding,
