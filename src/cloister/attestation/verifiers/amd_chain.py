@@ -246,8 +246,18 @@ def _value(leaf: Certificate, name: bytes, what: str) -> bytes:
     return value
 
 
+def _element(value: bytes, tag: int) -> der.Element:
+    try:
+        element = der.parse_element(value, tag)
+        if tag == der.INTEGER:
+            der.parse_integer(element)
+    except DecodeError as error:
+        raise DecodeError(f"an extension does not parse: {error.message}", code="certificate-malformed") from error
+    return element
+
+
 def _text(value: bytes, what: str) -> str:
-    content = der.parse_element(value, der.IA5_STRING).content
+    content = _element(value, der.IA5_STRING).content
     if not 0 < len(content) <= 64 or not content.isascii() or not content.decode("ascii").isprintable():
         raise DecodeError(f"the {what} in a certificate is not a short text", code="certificate-malformed")
     return content.decode("ascii")
@@ -265,8 +275,8 @@ def _product(leaf: Certificate) -> Product:
 def _parse_tcb(leaf: Certificate, product: Product) -> dict[str, int]:
     versions = {}
     for name in read_tcb(product, bytes(8)):
-        element = der.parse_element(_value(leaf, _VERSIONS[name], f"{name} version"), der.INTEGER)
-        versions[name] = der.parse_integer(element)
+        value = _value(leaf, _VERSIONS[name], f"{name} version")
+        versions[name] = der.parse_integer(_element(value, der.INTEGER))
     return versions
 
 
@@ -274,7 +284,7 @@ def _parse_chip(leaf: Certificate, product: Product) -> bytes:
     """The chip's identifier, filled up to the 64 bytes of CHIP_ID. It stands there raw or as an octet string."""
     value, size = _value(leaf, _CHIP, "chip"), _CHIP_SIZE[product]
     if len(value) == size + 2:
-        value = der.parse_element(value, der.OCTET_STRING).content
+        value = _element(value, der.OCTET_STRING).content
     if len(value) != size:
         raise VerificationError(f"a chip of {product} is not named by {len(value)} bytes", code="certificate-role")
     return value.ljust(64, b"\x00")
