@@ -246,6 +246,8 @@ def _verify_enclave(receipt: Receipt, document: Sign1, statement: Countersignatu
             error.part = "claims.sms"
         else:
             different = _differences(claims, statement)
+            if not different and address_of(claims.public_key) != claims.binding.challenge:
+                different = ["cnf"]
             error.part = f"claims.{different[0]}" if different else "claims or enclave signature"
         raise
     if address_of(claims.public_key) != claims.binding.challenge:

@@ -10,10 +10,12 @@ import cbor2
 import coincurve
 import pytest
 from Crypto.Hash import keccak
+from tests.support.countersigner import countersign, entry_of, prove
 from tests.unit.attestation.platform import BINDING, COLLATERAL, DAY, NOW, POLICY, evidence
 
 from cloister.attestation.assurance import SIMULATED_WARNING
 from cloister.attestation.cbor import Tagged, build_cbor, parse_cbor
+from cloister.attestation.countersignature import Judgement, LogProof, SessionFacts, receipt_digest
 from cloister.attestation.evidence import Evidence
 from cloister.attestation.receipt import (
     BulkUse,
@@ -26,11 +28,16 @@ from cloister.attestation.receipt import (
     verify_receipt,
 )
 from cloister.attestation.report import build_report_data
+from cloister.attestation.transparency import LogOrigin
+from cloister.attestation.verify import read_claims
 from cloister.errors import CloisterError, DecodeError, LocalError, RemoteError, TooLarge
+from cloister.protocol.signatures import PrivateKey
 
 SIGNER = coincurve.PrivateKey(b"\x21" * 32)
 PUBLIC = SIGNER.public_key.format(compressed=False)[1:]
-BOUND = replace(BINDING, challenge=keccak.new(digest_bits=256, data=PUBLIC).digest()[12:])
+SMS = PrivateKey(b"\x51" * 32)
+BOUND = replace(BINDING, sms=SMS.address.raw, challenge=keccak.new(digest_bits=256, data=PUBLIC).digest()[12:])
+MACHINE = read_claims(evidence(build_report_data(BOUND)), COLLATERAL, NOW).platform
 
 
 def sign(digest: bytes) -> bytes:
@@ -58,6 +65,37 @@ def claims(**other: object) -> ReceiptClaims:
     return replace(base, **other)  # type: ignore[arg-type]
 
 
+def facts(given: ReceiptClaims, **other: object) -> SessionFacts:
+    """What an honest SMS knows of the session in which these claims were made."""
+    base = SessionFacts(
+        task_id=given.binding.task_id,
+        challenge=given.binding.challenge,
+        evidence_kind=given.evidence.kind.value,
+        evidence_digest=hashlib.sha256(given.evidence.payload).digest(),
+        judgement=Judgement(None, (), MACHINE, given.started_at, b"\x0f" * 32),
+        dataset=given.dataset,
+        bulk=None if given.bulk is None else tuple((item.address, item.released) for item in given.bulk),
+    )
+    return replace(base, **other)  # type: ignore[arg-type]
+
+
+def receipt(
+    given: ReceiptClaims,
+    signer: Callable[[bytes], bytes] = sign,
+    *,
+    about: SessionFacts | None = None,
+    key: PrivateKey = SMS,
+    **other: object,
+) -> bytes:
+    """A receipt of these claims; the keywords change what the SMS states (``tests.support.countersigner``)."""
+    values = {"chain_id": BOUND.chain_id, "hub": BOUND.hub, "issued_at": max(NOW + 5, given.started_at)} | other
+    return build_receipt(
+        given,
+        signer,
+        lambda digest: countersign(about or facts(given), digest, key, **values),  # type: ignore[arg-type]
+    )
+
+
 def verify(encoded: bytes, **other: object) -> VerifiedReceipt:
     arguments = {"policy": POLICY, "collateral": COLLATERAL, "now": NOW + 10} | other
     return verify_receipt(encoded, **arguments)  # type: ignore[arg-type]
@@ -69,8 +107,8 @@ ITEMS = (
     BulkUse(b"\x47" * 20, DatasetUse(b"\x47" * 20, b"\x48" * 32), None, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"),
 )
 
-SOUND = build_receipt(claims(), sign)
-BULK = build_receipt(claims(dataset=None, bulk=ITEMS), sign)
+SOUND = receipt(claims())
+BULK = receipt(claims(dataset=None, bulk=ITEMS))
 
 
 @pytest.mark.parametrize(
@@ -87,17 +125,11 @@ BULK = build_receipt(claims(dataset=None, bulk=ITEMS), sign)
     ],
 )
 def test_round_trip(given: ReceiptClaims) -> None:
-    encoded = build_receipt(given, sign)
+    encoded = receipt(given)
     assert parse_receipt(encoded).claims == given
     verified = verify(encoded, expected_result_digest=b"\x39" * 32)
     assert verified.claims == given
     assert verified.warning == SIMULATED_WARNING
-
-
-def test_a_receipt_without_a_slice_has_no_claim_of_one() -> None:
-    """Receipts of single tasks stay the bytes that every reader of this profile knows."""
-    assert b"bulk" not in SOUND
-    assert b"bulk" in BULK
 
 
 def test_years_later_when_the_certificates_are_over() -> None:
@@ -109,9 +141,10 @@ def test_it_is_a_cose_sign1_for_other_readers() -> None:
     assert tagged.tag == 18
     protected, unprotected, payload, signature = tagged.value
     assert cbor2.loads(protected) == {1: -47}
-    assert unprotected == {}
+    assert set(unprotected) == {"countersignature"}
+    assert cbor2.loads(unprotected["countersignature"]).tag == 18
     values = cbor2.loads(payload)
-    assert values[265] == "urn:cloister:receipt:1"
+    assert values[265] == "urn:cloister:receipt:2"
     assert values["report_data"] == build_report_data(BOUND)
     assert values["simulated"] is True
     message = cbor2.dumps(["Signature1", protected, b"", payload])
@@ -123,7 +156,7 @@ def test_it_is_a_cose_sign1_for_other_readers() -> None:
 def test_a_verified_receipt_cannot_be_made_by_hand() -> None:
     verified = verify(SOUND)
     with pytest.raises(LocalError):
-        VerifiedReceipt(verified.receipt, verified.appraisal, object())
+        VerifiedReceipt(verified.receipt, verified.appraisal, verified.statement, verified.head, object())
 
 
 def test_claims_put_into_a_parsed_receipt_are_not_believed() -> None:
@@ -133,7 +166,7 @@ def test_claims_put_into_a_parsed_receipt_are_not_believed() -> None:
 
 
 def altered(change: Callable[[dict[object, object]], object], encoded: bytes = SOUND) -> bytes:
-    """The receipt with changed claims, signed by the enclave's own key."""
+    """The receipt with changed claims, signed by the enclave's own key; the countersignature is the old one."""
     tagged = parse_cbor(encoded)
     assert isinstance(tagged, Tagged)
     assert isinstance(tagged.value, list)
@@ -159,7 +192,7 @@ OTHER_KEY = coincurve.PrivateKey(b"\x22" * 32)
 
 def signed_by_another() -> bytes:
     public = OTHER_KEY.public_key.format(compressed=False)[1:]
-    return build_receipt(claims(public_key=public), lambda d: OTHER_KEY.sign_recoverable(d, hasher=None))
+    return receipt(claims(public_key=public), lambda d: OTHER_KEY.sign_recoverable(d, hasher=None))
 
 
 def high_s() -> bytes:
@@ -171,7 +204,7 @@ def high_s() -> bytes:
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "signed by another key, named so": (lambda: verify(signed_by_another()), "receipt-key"),
     "signed by another key, not named": (
-        lambda: verify(build_receipt(claims(), lambda d: OTHER_KEY.sign_recoverable(d, hasher=None))),
+        lambda: verify(receipt(claims(), lambda d: OTHER_KEY.sign_recoverable(d, hasher=None))),
         "receipt-signature",
     ),
     "high s": (lambda: verify(high_s()), "receipt-signature"),
@@ -182,20 +215,20 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "bytes behind": (lambda: verify(SOUND + b"\0"), "trailing-bytes"),
     "no tag": (lambda: verify(SOUND[1:]), "receipt-malformed"),
     "another tag": (lambda: verify(b"\xd1" + SOUND[1:]), "receipt-malformed"),
-    "over the cap": (lambda: verify(bytes(300_000)), "too-large"),
+    "over the cap": (lambda: verify(bytes(800_000)), "too-large"),
     "evidence of another task": (
-        lambda: verify(build_receipt(claims(evidence=evidence(build_report_data(BINDING))), sign)),
+        lambda: verify(receipt(claims(evidence=evidence(build_report_data(BINDING))))),
         "report-data-mismatch",
     ),
     "evidence in debug mode": (
-        lambda: verify(build_receipt(claims(evidence=evidence(build_report_data(BOUND), debug=True)), sign)),
+        lambda: verify(receipt(claims(evidence=evidence(build_report_data(BOUND), debug=True)))),
         "debug-enabled",
     ),
     "evidence older than the run": (
-        lambda: verify(build_receipt(claims(started_at=NOW + 1000, finished_at=NOW + 1001), sign), now=NOW + 2000),
+        lambda: verify(receipt(claims(started_at=NOW + 1000, finished_at=NOW + 1001)), now=NOW + 2000),
         "evidence-stale",
     ),
-    "ended before it began": (lambda: verify(build_receipt(claims(finished_at=NOW - 1), sign)), "receipt-times"),
+    "ended before it began": (lambda: verify(receipt(claims(finished_at=NOW - 1))), "receipt-times"),
     "from the future": (lambda: verify(SOUND, now=NOW - 1000), "receipt-times"),
     "another result": (lambda: verify(SOUND, expected_result_digest=bytes(32)), "receipt-result"),
     "policy without measurements": (
@@ -270,19 +303,140 @@ def test_refused_by_name(name: str) -> None:
     assert isinstance(refusal.value, RemoteError)
 
 
-def test_every_flipped_byte_is_refused() -> None:
+def test_every_flipped_byte_is_refused_and_its_part_is_named() -> None:
+    blamed: dict[str, int] = {}
     for position in range(len(SOUND)):
         changed = bytearray(SOUND)
         changed[position] ^= 0x40
-        with pytest.raises(RemoteError):
+        with pytest.raises(RemoteError) as refusal:
             verify(bytes(changed))
+        assert refusal.value.part, (position, refusal.value)
+        blamed[refusal.value.part] = blamed.get(refusal.value.part, 0) + 1
+    parts = {part.partition(".")[0] for part in blamed}
+    assert {"header", "claims", "countersignature", "log proof", "claims or enclave signature"} == parts, blamed
+    # What the SMS states as well, or what follows from other claims, is named to the claim.
+    named = {"claims.evidence", "claims.dataset", "claims.report_data", "claims.eat_profile", "claims.cnf"}
+    assert named <= set(blamed), sorted(blamed.items())
+    assert blamed["claims.evidence"] > 300
+
+
+OTHER_SMS = PrivateKey(b"\x52" * 32)
+ORIGIN = LogOrigin(BOUND.chain_id, BOUND.hub, SMS.address.raw)
+
+
+def log_of(entry: bytes, index: int = 1, **other: object) -> LogProof:
+    """A sound proof of some entry, with members changed afterwards."""
+    return replace(prove(entry, index, [b"a", b"b"], ORIGIN, NOW + 5, SMS), **other)  # type: ignore[arg-type]
+
+
+ENTRY = entry_of(facts(claims()), 1)
+HASH = b"\x66" * 32
+STATED: dict[str, tuple[Callable[[], object], str, str]] = {
+    # name: receipt, code, part
+    "countersigned by another sms": (
+        lambda: receipt(claims(), key=OTHER_SMS), "countersignature", "countersignature.sms"
+    ),
+    "another sms's signature under our name": (
+        lambda: build_receipt(
+            claims(), sign, lambda d: countersign(
+                facts(claims()), d, SMS, chain_id=BOUND.chain_id, hub=BOUND.hub, issued_at=NOW + 5, signer=OTHER_SMS
+            )
+        ), "countersignature", "countersignature"
+    ),
+    "another sms named, signed by ours": (
+        lambda: receipt(claims(), origin=LogOrigin(BOUND.chain_id, BOUND.hub, OTHER_SMS.address.raw)),
+        "countersignature", "countersignature.sms",
+    ),
+    "another chain": (lambda: receipt(claims(), chain_id=1), "countersignature-disagrees", "claims.chain_id"),
+    "another hub": (lambda: receipt(claims(), hub=bytes(20)), "countersignature-disagrees", "claims.hub"),
+    **{
+        f"another {name}": (
+            lambda change=change: receipt(claims(), about=facts(claims(), **change)),  # type: ignore[misc]
+            "countersignature-disagrees", f"claims.{part}",
+        )
+        for name, part, change in (
+            ("task", "task_id", {"task_id": HASH}),
+            ("enclave", "challenge", {"challenge": bytes(20)}),
+            ("kind of evidence", "evidence", {"evidence_kind": "tdx"}),
+            ("evidence", "evidence", {"evidence_digest": HASH}),
+            ("dataset", "dataset", {"dataset": None}),
+            ("grant", "dataset", {"dataset": DatasetUse(b"\x35" * 20, b"\x36" * 32, HASH, None)}),
+            ("slice", "dataset", {"dataset": None, "bulk": ()}),
+        )
+    },
+    "another machine": (
+        lambda: receipt(
+            claims(), about=facts(claims(), judgement=Judgement(None, (), b"other", NOW, b"\x0f" * 32))
+        ),
+        "countersignature", "evidence",
+    ),
+    "collateral that is none": (lambda: receipt(claims(), collateral=b"\x01"), "collateral-malformed", "collateral"),
+    "appraised a day before": (
+        lambda: receipt(
+            claims(), about=facts(claims(), judgement=Judgement(None, (), MACHINE, NOW - DAY, b"\x0f" * 32))
+        ),
+        "receipt-times", "",
+    ),
+    "countersigned in the future": (lambda: receipt(claims(), issued_at=NOW + 500), "receipt-times", ""),
+    "countersigned before it was appraised": (lambda: receipt(claims(), issued_at=NOW - 1), "receipt-times", ""),
+    **{
+        f"log: {name}": (lambda log=log: receipt(claims(), log=log()), "log-proof", "log proof")  # type: ignore[misc]
+        for name, log in {
+            "another root": lambda: log_of(ENTRY, path=(HASH, HASH)),
+            "a path too short": lambda: log_of(ENTRY, path=()),
+            "a path too long": lambda: log_of(ENTRY, path=(HASH,) * 9),
+            "another place": lambda: log_of(ENTRY, index=0),
+            "another size": lambda: log_of(ENTRY, size=4),
+            "an empty log": lambda: log_of(ENTRY, size=0, path=()),
+            "another time": lambda: log_of(ENTRY, timestamp=NOW),
+            "a head that nobody signed": lambda: log_of(ENTRY, signature=bytes(65)),
+            "a head of another sms": lambda: prove(ENTRY, 1, [b"a"], ORIGIN, NOW + 5, OTHER_SMS),
+            "a refusal": lambda: log_of(entry_of(facts(claims()), 1, outcome="refused")),
+            "an entry of another task": lambda: log_of(entry_of(facts(claims(), task_id=HASH), 1)),
+            "an entry of another enclave": lambda: log_of(entry_of(facts(claims(), challenge=bytes(20)), 1)),
+            "an entry of other evidence": lambda: log_of(entry_of(facts(claims(), evidence_digest=HASH), 1)),
+            "an entry of other data": lambda: log_of(entry_of(facts(claims(), dataset=None), 1)),
+            "an entry that says another place": lambda: log_of(entry_of(facts(claims()), 2)),
+            "an entry that is no json": lambda: log_of(b"\xff"),
+            "an entry that is a list": lambda: log_of(b"[]"),
+            "an entry of nested lists": lambda: log_of(b"[" * 4000),
+        }.items()
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(STATED))
+def test_what_the_sms_states_is_held_against_the_claims(name: str) -> None:
+    action, code, part = STATED[name]
+    encoded = action()
+    with pytest.raises(RemoteError) as refusal:
+        verify(encoded)  # type: ignore[arg-type]
+    assert (refusal.value.code, refusal.value.part or "") == (code, part)
+
+
+def test_the_countersignature_of_another_receipt_does_not_pass() -> None:
+    other = parse_cbor(receipt(claims(index=4)))
+    assert isinstance(other, Tagged)
+    assert isinstance(other.value, list)
+    with pytest.raises(RemoteError) as refusal:
+        verify(whole(1, other.value[1]))
+    assert (refusal.value.code, refusal.value.part) == ("countersignature", "countersignature")
+
+
+def test_the_digest_covers_claims_and_signature() -> None:
+    parsed = parse_receipt(SOUND)
+    tagged = cbor2.loads(SOUND)
+    message = cbor2.dumps(["Signature1", tagged.value[0], b"", tagged.value[2]])
+    digest = hashlib.sha256(message + parsed.signature).digest()
+    assert receipt_digest(message, parsed.signature) == digest
+    assert verify(SOUND).statement.receipt == digest
 
 
 def test_no_receipt_over_its_cap_is_built() -> None:
-    big = Evidence(claims().evidence.kind, bytes(60_000))
+    big = Evidence(claims().evidence.kind, bytes(120_000))
     inputs = tuple(InputDigest("x" * 250, b"\x38" * 32) for _ in range(900))
     with pytest.raises(TooLarge):
-        build_receipt(claims(evidence=big, inputs=inputs), sign)
+        build_receipt(claims(evidence=big, inputs=inputs), sign, lambda _: bytes(500_000))
 
 
 def test_empty_is_refused() -> None:
