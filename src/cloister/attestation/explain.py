@@ -9,7 +9,7 @@ from cloister.attestation.verdicts import Verdict
 HOLDS = "✓"
 FAILS = "✗"
 _INDENT = "  "
-_SHOWN = 100
+_SHOWN = 180
 """A SHA-384 in hex with its name fits."""
 
 

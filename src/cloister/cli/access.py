@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from cloister.cli.session import Session, jsonable, options, party
@@ -23,6 +25,9 @@ def access() -> None:
 @click.option("--until", metavar="TIME", help="Not from this time on (ISO 8601).")
 @click.option("--purpose", "purposes", multiple=True, help="Allowed purpose; may be repeated.")
 @click.option("--enclave", "enclaves", multiple=True, help="Allowed kind of enclave; may be repeated.")
+@click.option(
+    "--hardware", type=click.Path(path_type=Path), help="JSON file with rules for the enclave (cloister policy check)."
+)
 @options
 def grant(
     session: Session,
@@ -36,8 +41,14 @@ def grant(
     until: str | None,
     purposes: tuple[str, ...],
     enclaves: tuple[str, ...],
+    hardware: Path | None,
 ) -> None:
-    """Let an app use PROTECTED_DATA. Times, purposes and enclaves are checked again when the key is released."""
+    """Let an app use PROTECTED_DATA. Times, purposes, enclaves and hardware are checked again when the key is released."""
+    rules = None
+    if hardware is not None:
+        from cloister.sdk.policies import load_rules
+
+        rules = load_rules(hardware)
     with session.progress() as listener:
         granted = session.protector(listener).grant_access(
             protected_data,
@@ -50,6 +61,7 @@ def grant(
             until=until,
             purposes=purposes,
             enclaves=enclaves,
+            hardware=rules,
         )
 
     def draw() -> None:

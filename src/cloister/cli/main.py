@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "order": ("cloister.cli.order:order", "Look into the order books, cancel orders."),
     "account": ("cloister.cli.account:account", "Balances, deposits, withdrawals."),
     "network": ("cloister.cli.network:network", "Addresses and URLs of a network."),
+    "policy": ("cloister.cli.policy:policy", "Say which enclaves may use data, and why one may or not."),
+    "evidence": ("cloister.cli.evidence:evidence", "Read what enclave hardware signed."),
     "receipt": ("cloister.cli.receipt:receipt", "Check a receipt offline."),
     "serve": ("cloister.cli.serve:serve", "Run one service by itself."),
 }

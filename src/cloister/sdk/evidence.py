@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,14 @@ from pathlib import Path
 from cloister.attestation import anchors
 from cloister.attestation.bundle import parse_collateral_file
 from cloister.attestation.claims import Attribute, Claims
-from cloister.attestation.collateral import MAX_COLLATERAL, Collateral, Document
+from cloister.attestation.collateral import MAX_COLLATERAL, Collateral, Document, parse_documents
+from cloister.attestation.countersignature import verify_countersignature
 from cloister.attestation.evidence import MAX_PAYLOAD, Evidence, EvidenceKind, parse_evidence
+from cloister.attestation.receipt import parse_receipt
+from cloister.attestation.report import build_report_data
 from cloister.attestation.snp_payload import MAX_TABLE, REPORT_SIZE, build_snp_evidence, parse_certificates
 from cloister.attestation.verify import read_claims
-from cloister.errors import InputError, NotFound, TooLarge
+from cloister.errors import InputError, NotFound, TooLarge, VerificationError
 
 FILE_CAP = 1024 * 1024
 """Longest file that is read, in bytes."""
@@ -52,6 +56,7 @@ def load_exhibit(
     collateral: Sequence[Path] = (),
     certificates: Sequence[Path] = (),
     roots: Sequence[Path] = (),
+    network: str | None = None,
     at: str | None = None,
 ) -> Exhibit:
     """Read evidence of a kind, in the form in which people have it.
@@ -59,7 +64,8 @@ def load_exhibit(
     ``tdx``, ``sgx``: the raw quote. ``snp``: the raw report of 1,184 bytes with ``certificates`` (PEM or DER: the VCEK or VLEK
     and its issuer), or the payload as an enclave sends it. ``snp-vtpm``: that payload, or the JSON of the
     confidential-containers agent. Others: the payload. ``collateral``: Intel's as JSON, a bundle, a CRL or a certificate
-    (DER). ``roots`` (PEM or DER) take the place of the vendors' own. ``at``: ``parse_time``.
+    (DER). ``roots`` (PEM or DER) take the place of the vendors' own; kinds that have none rest on what is pinned here of
+    ``network``. ``at``: ``parse_time``.
 
     Raises:
         NotFound: no such file. InputError: no root is known for the kind. DecodeError, TooLarge: a file is something else.
@@ -71,24 +77,49 @@ def load_exhibit(
         documents += parse_collateral_file(load_file(each, MAX_COLLATERAL), evidence.kind)
     if chain and evidence.kind is not EvidenceKind.SNP:
         documents += [Document(evidence.kind, "certificate", der) for der in chain]
-    trusted = Collateral(load_roots([evidence.kind], roots), tuple(documents))
+    trusted = Collateral(load_roots(evidence.kind, roots, network), tuple(documents))
     return Exhibit(evidence, trusted, parse_time(at))
 
 
-def load_roots(kinds: Iterable[EvidenceKind], files: Sequence[Path]) -> tuple[tuple[EvidenceKind, bytes], ...]:
-    """The roots in these files for each kind; without files, its vendor's own.
+def load_receipt_exhibit(
+    path: Path, *, roots: Sequence[Path] = (), network: str | None = None, at: str | None = None
+) -> Exhibit:
+    """Take the evidence out of a receipt, with the collateral that the SMS used, as of the moment when it appraised it.
+
+    Of the receipt only this is proven here: the SMS that it names countersigned it, and the evidence, once it verifies, is
+    what the receipt's binding demands. The rest is ``verify_receipt``'s.
 
     Raises:
-        InputError: a kind has no vendor's root and no file is given. NotFound, DecodeError: a file.
+        NotFound, InputError, DecodeError, VerificationError.
     """
-    given = [der for each in files for der in load_certificates(each)]
-    found = []
-    for kind in kinds:
-        roots = given or _VENDOR_ROOTS.get(kind, ())
-        if not roots:
-            raise InputError(f"{kind} has no vendor's root", hint="name the network's root certificate: --root FILE")
-        found += [(kind, der) for der in roots]
-    return tuple(found)
+    receipt = parse_receipt(load_file(path))
+    claims = receipt.claims
+    statement = verify_countersignature(receipt.countersignature, sms=claims.binding.sms)
+    trusted = Collateral(load_roots(claims.evidence.kind, roots, network), parse_documents(statement.collateral))
+    moment = statement.facts.judgement.appraised_at if at is None else parse_time(at)
+    exhibit = Exhibit(claims.evidence, trusted, moment)
+    if exhibit.claims().report_data != build_report_data(claims.binding):
+        raise VerificationError("the evidence is bound to something else than the receipt", code="report-data-mismatch")
+    return exhibit
+
+
+def load_roots(
+    kind: EvidenceKind, files: Sequence[Path], network: str | None = None
+) -> tuple[tuple[EvidenceKind, bytes], ...]:
+    """The roots in these files; without files the vendor's own; for kinds without a vendor those pinned of a network.
+
+    Raises:
+        InputError: there is none. NotFound, DecodeError: a file.
+    """
+    roots = [der for each in files for der in load_certificates(each)] or list(_VENDOR_ROOTS.get(kind, ()))
+    if not roots and network is not None:
+        from cloister.sdk.receipts import load_reference_values
+
+        with suppress(NotFound):
+            roots = list(load_reference_values(network).collateral.roots_of(kind))
+    if not roots:
+        raise InputError(f"{kind} has no vendor's root", hint="name the network's root certificate: --root FILE")
+    return tuple((kind, der) for der in roots)
 
 
 def load_certificates(path: Path) -> tuple[bytes, ...]:
