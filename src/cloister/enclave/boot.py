@@ -229,12 +229,10 @@ def _reap(agent: int) -> int:
 
 def _ports(name: str) -> list[Path]:
     """The devices of the ports that the host gave this name."""
-    found = []
     with suppress(OSError):
-        for entry in sorted(Path("/sys/class/virtio-ports").iterdir()):
-            if (entry / "name").is_file() and (entry / "name").read_text().strip() == name:
-                found.append(Path("/dev") / entry.name)
-    return found
+        entries = sorted(Path("/sys/class/virtio-ports").iterdir())
+        return [Path("/dev") / entry.name for entry in entries if (entry / "name").read_text().strip() == name]
+    return []
 
 
 def _write(handle: int, data: bytes) -> None:

@@ -140,7 +140,9 @@ def _add_package(tree: Tree, deb: Path) -> None:
             elif file is not None and member.size <= _MOST_FILE:
                 tree.add_file(name, file.read(), executable=bool(member.mode & stat.S_IXUSR))
             else:
-                raise VerificationError(f"{quoted(member.name)} in {deb.name} is of a kind that the image does not take")
+                raise VerificationError(
+                    f"{quoted(member.name)} in {deb.name} is of a kind that the image does not take"
+                )
 
 
 def _merged(name: str) -> str:
@@ -192,7 +194,12 @@ def _recorded_files(found: Distribution) -> Iterable[tuple[str, bytes]]:
     """Name and content of what a distribution installed, each proved by its RECORD."""
     for file in sorted(found.files or (), key=str):
         name = file.as_posix()
-        if ".." in file.parts or _is_below(name, _LIBRARY_NOISE) or name.endswith(_NOISE_ENDINGS) or ".dist-info/" in name:
+        if (
+            ".." in file.parts
+            or _is_below(name, _LIBRARY_NOISE)
+            or name.endswith(_NOISE_ENDINGS)
+            or ".dist-info/" in name
+        ):
             continue
         if file.hash is None or file.hash.mode != "sha256":
             raise VerificationError(f"{name} of {found.name} has no SHA-256 in its RECORD")

@@ -45,7 +45,7 @@ class Tree:
         self._add(name, Node(stat.S_IFDIR | mode))
 
     def _add(self, name: str, node: Node) -> None:
-        if not name or name.startswith("/") or posixpath.normpath(name) != name or name.startswith(".."):
+        if not name or name.startswith(("/", "..")) or posixpath.normpath(name) != name:
             raise LocalError(f"not a name in the image: {name!r}")
         self._nodes[name] = node
 
