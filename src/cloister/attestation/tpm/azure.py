@@ -11,7 +11,6 @@ Nothing is trusted or proven by importing; ``verifiers.snp_vtpm`` does that.
 from __future__ import annotations
 
 import binascii
-import json
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from cloister.attestation.cbor import Value, build_cbor
 from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.report import REPORT_DATA_SIZE
 from cloister.attestation.snp_payload import MAX_CERTIFICATE, MAX_CERTIFICATES, parse_certificates
-from cloister.attestation.tpm.hcl import MAX_HCL_REPORT
+from cloister.attestation.tpm.hcl import MAX_HCL_REPORT, parse_flat_json
 from cloister.attestation.tpm.payload import (
     MAX_ATTEST,
     MAX_EVENT_LOG,
@@ -146,8 +145,8 @@ def import_az_snp_vtpm(
     if len(document) > MAX_DOCUMENT:
         raise TooLarge(f"the document has {len(document)} bytes; the cap is {MAX_DOCUMENT}", code=_IMPORT)
     try:
-        value = json.loads(document)
-    except (ValueError, RecursionError) as error:
+        value = parse_flat_json(document)
+    except ValueError as error:
         raise DecodeError("the document is not JSON", code=_IMPORT) from error
     match value:
         case {"version": 1, "tpm_quote": dict(quote), "hcl_report": report, "vcek": vcek}:

@@ -39,6 +39,7 @@ _HASH_SHA256 = 1
 _AK_NAME = "HCLAkPub"
 _RSA_BYTES = 256
 _USER_DATA = 64
+_MAX_BRACKETS = 256
 _CODE = "hcl-malformed"
 
 
@@ -94,14 +95,31 @@ def parse_runtime_claims(claims: bytes) -> RuntimeClaims:
         DecodeError: ``hcl-claims``: no JSON object with exactly one signing key of that name.
     """
     try:
-        value = json.loads(claims, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        value = parse_flat_json(claims)
+    except ValueError as error:
         raise DecodeError("the hcl report's claims are not a JSON object of its form", code="hcl-claims") from error
-    keys = value.get("keys") if isinstance(value, dict) else None
+    keys = value.get("keys")
     named = [k for k in keys if isinstance(k, dict) and k.get("kid") == _AK_NAME] if isinstance(keys, list) else []
     if len(named) != 1:
         raise DecodeError(f"the hcl report's claims have {len(named)} keys named {_AK_NAME}", code="hcl-claims")
     return RuntimeClaims(_parse_modulus(named[0]), _parse_setup(value))
+
+
+def parse_flat_json(text: bytes) -> dict[str, object]:
+    """A JSON object of few members, no name twice in any object.
+
+    The brackets are counted first: the standard parser goes down one frame of C for each, and where a program raised the
+    interpreter's limit, deep nesting ends the process instead of raising.
+
+    Raises:
+        ValueError: no JSON object, a name twice, or more than 256 opening brackets.
+    """
+    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
+        raise ValueError("too many brackets")
+    value: object = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(value, dict):
+        raise ValueError("no object")  # noqa: TRY004 - one error for every form that is not the wanted one
+    return value
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
