@@ -8,6 +8,7 @@ import platform
 import resource
 import struct
 
+from cloister.enclave.memory import lock_process
 from cloister.enclave.seccomp import Profile, build_filter
 from cloister.errors import LocalError
 
@@ -19,7 +20,8 @@ _INSTRUCTION = 8
 
 
 def harden() -> None:
-    """No core dumps, no tracing by others of the same user, no network, none of the kernel's dangerous doors.
+    """No core dumps, no swap where the limit allows, no tracing by others of the same user, no network, none of the
+    kernel's dangerous doors.
 
     Source: prctl(2), seccomp(2).
 
@@ -28,6 +30,7 @@ def harden() -> None:
     """
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lock_process()  # where it may not, keys are locked one by one all the same
     libc = ctypes.CDLL(None, use_errno=True)
     _prctl(libc, _PR_SET_DUMPABLE, 0, 0)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1, 0)

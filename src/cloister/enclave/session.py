@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.enclave.attesters.attester import Attester
 from cloister.enclave.causes import Cause, TaskError
 from cloister.enclave.host import HostChannel, HostRefused
+from cloister.enclave.memory import LockedBuffer
 from cloister.errors import CloisterError, DecodeError, UnavailableError, VerificationError
 from cloister.protocol.codec import Address, Bytes32, canonical_json, check_keys, parse_json, parse_uint
 from cloister.protocol.releases import Release, parse_release
@@ -66,13 +66,25 @@ def parse_task_hint(header: object) -> TaskHint:
 
 
 class EnclaveKeys:
-    """The two keys that are born here and die here: one signs for the chain, one opens the release."""
+    """The two keys that are born here and die here: one signs for the chain, one opens the release.
 
-    __slots__ = ("challenge", "hpke")
+    Their 32 bytes each lie in locked memory from birth to ``wipe`` (``enclave.memory`` says what that covers).
+    """
+
+    __slots__ = ("_memory", "challenge", "hpke")
 
     def __init__(self) -> None:
-        self.challenge = PrivateKey(os.urandom(32))
-        self.hpke = HpkePrivateKey.generate(os.urandom)
+        """Raises ConfigurationError when the kernel gives no memory for keys."""
+        self._memory = LockedBuffer(64)
+        self._memory.fill_random()
+        self.challenge = PrivateKey.at(self._memory.view[:32])
+        self.hpke = HpkePrivateKey.at(self._memory.view[32:])
+
+    def wipe(self) -> None:
+        """Overwrite both; neither works afterwards. May be called again."""
+        self.challenge.wipe()
+        self.hpke.wipe()
+        self._memory.clear()
 
     def __repr__(self) -> str:
         return f"EnclaveKeys({self.challenge.address})"

@@ -9,6 +9,11 @@ from typing import Final, Self
 
 import coincurve
 
+# coincurve's own key object holds its secret as immutable bytes, which cannot be cleared: sign with the library itself.
+from coincurve._libsecp256k1 import ffi, lib
+from coincurve.context import GLOBAL_CONTEXT
+from coincurve.ecdsa import serialize_recoverable
+
 from cloister.errors import DecodeError, InputError, VerificationError
 from cloister.protocol.codec import Address, keccak256, parse_hex
 
@@ -32,23 +37,42 @@ def message_digest(data: bytes) -> bytes:
 class PrivateKey:
     """A secp256k1 private key. Neither ``repr`` nor pickling gives the secret away.
 
-    Signing is deterministic (RFC 6979). Instances are immutable and may be shared between threads.
+    Signing is deterministic (RFC 6979). Instances do not change until ``wipe`` and may be shared between threads.
 
     Raises:
         InputError: not 32 bytes, or not in 1..order-1.
     """
 
-    __slots__ = ("_key", "address", "public_key")
+    __slots__ = ("_secret", "address", "public_key")
 
     address: Address
     public_key: bytes
     """64 bytes, x then y."""
 
     def __init__(self, raw: bytes) -> None:
-        if len(raw) != 32 or not 0 < int.from_bytes(raw, "big") < CURVE_ORDER:
+        self._take(bytearray(raw))
+
+    @classmethod
+    def at(cls, memory: memoryview) -> Self:
+        """The key that lies in ``memory`` (32 writable bytes): it is used there, never copied, and cleared by ``wipe``.
+
+        Raises:
+            InputError: as the constructor.
+        """
+        key = cls.__new__(cls)
+        key._take(memory)
+        return key
+
+    def _take(self, secret: bytearray | memoryview) -> None:
+        if len(secret) != 32:
             raise InputError("a private key is 32 bytes in 1..order-1")
-        self._key = coincurve.PrivateKey(bytes(raw))
-        self.public_key = self._key.public_key.format(compressed=False)[1:]
+        point = ffi.new("secp256k1_pubkey *")
+        # The library checks the range itself; a comparison here would make a number of the secret, which nobody clears.
+        with ffi.from_buffer("unsigned char[]", secret) as pointer:
+            if not lib.secp256k1_ec_pubkey_create(GLOBAL_CONTEXT.ctx, point, pointer):
+                raise InputError("a private key is 32 bytes in 1..order-1")
+        self._secret: bytearray | memoryview | None = secret
+        self.public_key = coincurve.PublicKey(point).format(compressed=False)[1:]
         self.address = address_of(self.public_key)
 
     @classmethod
@@ -75,17 +99,34 @@ class PrivateKey:
         """Sign 32 bytes as they are. Returns r, s, v (65 bytes, low s, v 27 or 28)."""
         if len(digest) != 32:
             raise InputError(f"a digest has 32 bytes, got {len(digest)}")
-        signature: bytes = self._key.sign_recoverable(digest, hasher=None)
-        return signature[:64] + bytes([27 + signature[64]])
+        signature = ffi.new("secp256k1_ecdsa_recoverable_signature *")
+        with ffi.from_buffer("unsigned char[]", self._memory()) as pointer:
+            done = lib.secp256k1_ecdsa_sign_recoverable(
+                GLOBAL_CONTEXT.ctx, signature, digest, pointer, ffi.NULL, ffi.NULL
+            )
+        if not done:
+            raise InputError("this private key was wiped")
+        compact: bytes = serialize_recoverable(signature)
+        return compact[:64] + bytes([27 + compact[64]])
 
     def sign_message(self, data: bytes) -> bytes:
         """Sign ``data`` as ``personal_sign`` does (EIP-191). Returns 65 bytes."""
         return self.sign_digest(message_digest(data))
 
     def unprotected_raw(self) -> bytes:
-        """The 32 secret bytes, for the one caller that stores them under protection."""
-        secret: bytes = self._key.secret
-        return secret
+        """The 32 secret bytes, for the one caller that stores them under protection. Raises InputError after ``wipe``."""
+        return bytes(self._memory())
+
+    def wipe(self) -> None:
+        """Overwrite the secret where it lies; the key signs no more. May be called again."""
+        if self._secret is not None:
+            self._secret[:] = bytes(32)
+            self._secret = None
+
+    def _memory(self) -> bytearray | memoryview:
+        if self._secret is None:
+            raise InputError("this private key was wiped")
+        return self._secret
 
 
 def _split(signature: bytes) -> tuple[bytes, int, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -82,10 +83,30 @@ class HpkePrivateKey:
         """Raises InputError when ``raw`` is not 32 bytes."""
         if len(raw) != SEED_SIZE:
             raise InputError(f"an HPKE private key is {SEED_SIZE} bytes, not {len(raw)}")
-        self._seed = bytearray(raw)
-        expanded = hashlib.shake_256(raw).digest(96)
-        post_quantum = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
-        classical = X25519PrivateKey.from_private_bytes(expanded[64:])
+        self._take(bytearray(raw))
+
+    @classmethod
+    def at(cls, memory: memoryview) -> HpkePrivateKey:
+        """The key whose seed lies in ``memory`` (32 writable bytes), which stays its only place until ``wipe``.
+
+        Raises:
+            InputError: not 32 bytes.
+        """
+        if len(memory) != SEED_SIZE:
+            raise InputError(f"an HPKE private key is {SEED_SIZE} bytes, not {len(memory)}")
+        key = cls.__new__(cls)
+        key._take(memory)
+        return key
+
+    def _take(self, seed: bytearray | memoryview) -> None:
+        self._seed: bytearray | memoryview | None = seed
+        expanded = hashlib.shake_256(seed).digest(96)
+        try:
+            halves = memoryview(expanded)
+            post_quantum = MLKEM768PrivateKey.from_seed_bytes(halves[:64])
+            classical = X25519PrivateKey.from_private_bytes(halves[64:])
+        finally:
+            _overwrite(expanded)
         self._key: MLKEM768X25519PrivateKey | None = MLKEM768X25519PrivateKey(post_quantum, classical)
         self.public = HpkePublicKey(
             post_quantum.public_key().public_bytes_raw() + classical.public_key().public_bytes_raw()
@@ -99,14 +120,15 @@ class HpkePrivateKey:
     @property
     def raw(self) -> bytes:
         """The 32-byte seed. Raises InputError after ``wipe``."""
-        if not self._seed:
+        if self._seed is None:
             raise InputError("this HPKE private key was wiped")
         return bytes(self._seed)
 
     def wipe(self) -> None:
-        """Overwrite the seed and drop the key. Best effort: Python may have made other copies."""
-        self._seed[:] = bytes(len(self._seed))
-        self._seed.clear()
+        """Overwrite the seed and drop the key, which OpenSSL clears. Best effort: Python may have made other copies."""
+        if self._seed is not None:
+            self._seed[:] = bytes(SEED_SIZE)
+            self._seed = None
         self._key = None
 
     def decrypt(self, sealed: bytes, info: bytes) -> bytes:
@@ -119,7 +141,7 @@ class HpkePrivateKey:
         return f"HpkePrivateKey({self.public.key_id[:16]}…, hidden)"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HpkePrivateKey) and hmac.compare_digest(self._seed, other._seed)
+        return isinstance(other, HpkePrivateKey) and hmac.compare_digest(self._seed or b"", other._seed or b"")
 
     __hash__ = None  # type: ignore[assignment]  # a key is never a dictionary key
 
@@ -147,6 +169,18 @@ def open(private: HpkePrivateKey, sealed: bytes, info: bytes) -> bytes:  # noqa:
         return private.decrypt(sealed, info)
     except (InvalidTag, ValueError):
         raise VerificationError(_REFUSED, code="envelope-refused") from None
+
+
+def _overwrite(secret: bytes) -> None:
+    """Zero an immutable object that nobody else holds: the hash gives its answer in no other form.
+
+    In CPython the content follows the object's head, of which ``__basicsize__`` counts the final zero byte too; another
+    interpreter keeps its copy.
+    """
+    if sys.implementation.name == "cpython":
+        import ctypes  # takes longer to load than it is used for; most who import this room make no key
+
+        ctypes.memset(id(secret) + bytes.__basicsize__ - 1, 0, len(secret))
 
 
 def _require_info(info: bytes) -> None:
