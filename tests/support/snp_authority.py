@@ -200,6 +200,7 @@ class SnpAuthority:
         signer: str | None = None,
         issuer: str | None = None,
         critical: bool = False,
+        distribution: x509.IssuingDistributionPoint | None = None,
     ) -> bytes:
         """The root's revocation list (DER)."""
         builder = (
@@ -209,6 +210,8 @@ class SnpAuthority:
             .next_update(datetime.fromtimestamp(next_update, UTC))
             .add_extension(x509.CRLNumber(7), critical=critical)
         )
+        if distribution:
+            builder = builder.add_extension(distribution, critical=True)
         for serial in sorted(self.revoked):
             entry = x509.RevokedCertificateBuilder().serial_number(serial)
             builder = builder.add_revoked_certificate(

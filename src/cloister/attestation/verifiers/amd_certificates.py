@@ -32,6 +32,7 @@ _SHA384 = bytes.fromhex("0609608648016503040202")
 _COMMON_NAME = bytes.fromhex("550403")
 _BASIC_CONSTRAINTS = bytes.fromhex("551d13")
 _KEY_USAGE = bytes.fromhex("551d0f")
+_DISTRIBUTION_POINT = bytes.fromhex("551d1c")
 
 
 def _wrap(tag: int, content: bytes) -> bytes:
@@ -107,8 +108,8 @@ def parse_revocation_list(raw: bytes) -> RevocationList:
     """Read one revocation list in DER.
 
     Raises:
-        DecodeError: ``collateral-malformed``: too long, not DER, another algorithm, without a next update, or with a
-        critical extension (a list of part of the certificates only).
+        DecodeError: ``collateral-malformed``: too long, not DER, another algorithm, without a next update, for part of the
+        certificates only, or with a critical extension that is not known.
     """
     if len(raw) > MAX_CRL:
         raise DecodeError(f"a revocation list has {len(raw)} bytes", code="collateral-malformed")
@@ -308,9 +309,18 @@ def _parse_revoked(item: Element) -> bytes:
 
 
 def _check_list_extensions(holder: Element) -> None:
-    sequences = der.parse_children(holder, limit=1)
-    for sequence in sequences:
+    """A list for part of the certificates, or one of changes only, would say "not revoked" of the others."""
+    for sequence in der.parse_children(holder, limit=1):
         for extension in der.parse_children(der.expect(sequence, der.SEQUENCE), limit=16):
-            if _parse_extension(extension)[1]:
-                # A list for part of the certificates, or one of changes only, would say "not revoked" of the others.
+            name, critical, value = _parse_extension(extension)
+            if name == _DISTRIBUTION_POINT:
+                _check_distribution_point(value)
+            elif critical:
                 raise DecodeError("a critical extension is not known")
+
+
+def _check_distribution_point(value: bytes) -> None:
+    """Where a list is published may stand in it (RFC 5280 section 5.2.5, member 0); every other member narrows it."""
+    for member in der.parse_children(der.parse_element(value, der.SEQUENCE), limit=6):
+        if member.tag != der.context(0):
+            raise DecodeError("it is a list for part of the certificates")

@@ -15,7 +15,11 @@ SIGNED_SIZE = 0x2A0
 """The signature covers the report's first 672 bytes."""
 
 ECDSA_P384_SHA384 = 1
-VERSIONS = (2, 3, 5)
+VERSIONS = (2, 3, 4, 5)
+"""Version 4 stands in no public table. Firmware 1.55.31 makes it, and it is laid out as version 3: the processor's family
+came with that one, mitigations came with version 5.
+"""
+
 MASKED_CHIP = bytes(64)
 _ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
 """Order of P-384's group (FIPS 186-4)."""
@@ -148,7 +152,7 @@ class Report:
 
 
 def parse_report(raw: bytes) -> Report:
-    """Read a report of version 2, 3 or 5.
+    """Read a report of version 2 to 5.
 
     Raises:
         DecodeError: ``snp-length``, ``snp-version``, ``snp-signature-algorithm``, ``snp-reserved`` (a byte or bit that

@@ -21,7 +21,7 @@ def read(authority: SnpAuthority = MILAN, **options: object) -> Claims:
     return verify_snp(authority.report(DATA, **options), authority.collateral(), NOW)
 
 
-@pytest.mark.parametrize("version", [2, 3, 5])
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 @pytest.mark.parametrize("signing_key", ["vcek", "vlek"])
 @pytest.mark.parametrize("product", ["Milan", "Genoa", "Turin"])
 def test_every_product_version_and_key(product: str, signing_key: str, version: int) -> None:

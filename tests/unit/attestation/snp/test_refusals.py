@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.x509 import SubjectKeyIdentifier, load_der_x509_certificate
+from cryptography.x509 import (
+    IssuingDistributionPoint,
+    SubjectKeyIdentifier,
+    UniformResourceIdentifier,
+    load_der_x509_certificate,
+)
 from tests.support.rsa_keys import rsa_key
 from tests.support.snp_authority import NOT_AFTER, NOT_BEFORE, SnpAuthority
 
@@ -76,6 +81,18 @@ def other_key(signing_key: str) -> Case:
     return Case(build_snp_evidence(raw, MILAN.chain(signing_key="vlek" if signing_key == "vcek" else "vcek")))
 
 
+def published(*, only_contains_user_certs: bool = False) -> IssuingDistributionPoint:
+    return IssuingDistributionPoint(
+        full_name=[UniformResourceIdentifier("https://vendor.example/crl")],
+        relative_name=None,
+        only_contains_user_certs=only_contains_user_certs,
+        only_contains_ca_certs=False,
+        only_some_reasons=None,
+        indirect_crl=False,
+        only_contains_attribute_certs=False,
+    )
+
+
 def root_without_authority() -> Case:
     root = MILAN.certificate("ARK-Milan", "ARK-Milan", authority=False, extensions=[SubjectKeyIdentifier(b"root")])
     return Case(MILAN.report(DATA), Collateral(((EvidenceKind.SNP, root),)))
@@ -116,7 +133,6 @@ CASES: dict[str, tuple[Callable[[], Case], str]] = {
     # the report's form
     "report version 0": (lambda: signed({0x00: b"\x00"}), "snp-version"),
     "report version 1": (lambda: signed({0x00: b"\x01"}), "snp-version"),
-    "report version 4": (lambda: signed({0x00: b"\x04"}), "snp-version"),
     "report version 6": (lambda: signed({0x00: b"\x06"}), "snp-version"),
     "report version 2 in the wrong order": (lambda: signed({0x00: b"\x00\x00\x00\x02"}), "snp-version"),
     "signature algorithm 0": (lambda: signed({0x34: b"\x00"}), "snp-signature-algorithm"),
@@ -132,6 +148,7 @@ CASES: dict[str, tuple[Callable[[], Case], str]] = {
     "reserved bytes behind the processor": (lambda: signed({0x18B: b"\x01"}), "snp-reserved"),
     "reserved byte in the firmware version": (lambda: signed({0x1EB: b"\x01"}), "snp-reserved"),
     "version 3 with mitigations": (lambda: signed({0x1F8: b"\x01"}), "snp-reserved"),
+    "version 4 with mitigations": (lambda: signed({0x200: b"\x01"}, version=4), "snp-reserved"),
     "reserved bytes at the end": (lambda: signed({0x29F: b"\x01"}, version=5), "snp-reserved"),
     "reserved byte of a Milan TCB": (lambda: signed({0x182: b"\x01"}), "snp-reserved"),
     "reserved byte of a Turin TCB": (lambda: signed({0x1E5: b"\x01"}, TURIN), "snp-reserved"),
@@ -354,6 +371,10 @@ CASES: dict[str, tuple[Callable[[], Case], str]] = {
         "collateral-signature",
     ),
     "list with a critical extension": (lambda: with_lists(MILAN.crl(critical=True)), "collateral-malformed"),
+    "list for part of the certificates": (
+        lambda: with_lists(MILAN.crl(distribution=published(only_contains_user_certs=True))),
+        "collateral-malformed",
+    ),
     "list that is none": (lambda: with_lists(b"\x30\x00"), "collateral-malformed"),
     "list cut short": (lambda: with_lists(MILAN.crl()[:-1]), "collateral-malformed"),
     "bytes behind a list": (lambda: with_lists(MILAN.crl() + b"\x00"), "collateral-malformed"),
@@ -436,6 +457,11 @@ def test_a_default_that_is_written_out_is_no_der() -> None:
     with pytest.raises(DecodeError) as caught:
         verify_snp(build_snp_evidence(RAW, [leaf, MILAN.ask]), MILAN.collateral(), NOW)
     assert caught.value.code == "certificate-malformed"
+
+
+def test_a_list_that_says_where_it_is_published() -> None:
+    collateral = MILAN.collateral(crls=[MILAN.crl(distribution=published())])
+    assert verify_snp(MILAN.report(DATA), collateral, NOW).attributes["crl_checked"] is True
 
 
 def test_documents_of_another_kind_are_not_looked_at() -> None:
