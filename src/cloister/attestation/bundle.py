@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,15 +68,15 @@ def parse_bundle(encoded: bytes) -> Bundle:
 
 def parse_collateral_file(content: bytes, kind: EvidenceKind | None = None) -> tuple[Document, ...]:
     """Read what an operator may have: a bundle, a QuoteCollateralV3 in JSON (as Intel's tools write it), or with a ``kind`` a
-    certificate or CRL in DER.
+    certificate or CRL in DER or PEM.
 
     Raises:
         TooLarge, DecodeError.
     """
     if content[:1] == b"{":
         return (Document(_kind_of_dcap(content), "dcap", content),)
-    if kind is not None and content[:1] == b"\x30":
-        return (Document(kind, _name_of_der(content), content),)
+    if kind is not None:
+        return _parse_loose(content, kind)
     return parse_bundle(content).documents
 
 
@@ -88,14 +89,24 @@ def _kind_of_dcap(content: bytes) -> EvidenceKind:
         raise DecodeError("the file is json and no QuoteCollateralV3", code="collateral-malformed") from error
 
 
-def _name_of_der(content: bytes) -> str:
+def _parse_loose(content: bytes, kind: EvidenceKind) -> tuple[Document, ...]:
+    """Certificates or a CRL, DER or PEM. Roots among them are left out: the relying party names those."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
 
+    if len(content) > MAX_BODY:
+        raise TooLarge(f"a file of {len(content)} bytes is over the cap of {MAX_BODY}")
+    is_pem = content.lstrip()[:5] == b"-----"
+    with suppress(ValueError):
+        crl = (x509.load_pem_x509_crl if is_pem else x509.load_der_x509_crl)(content)
+        return (Document(kind, "crl", crl.public_bytes(Encoding.DER)),)
     try:
-        x509.load_der_x509_crl(content)
-    except ValueError:
-        return "certificate"
-    return "crl"
+        found = x509.load_pem_x509_certificates(content) if is_pem else [x509.load_der_x509_certificate(content)]
+    except ValueError as error:
+        raise DecodeError("the file is neither a certificate nor a CRL", code="collateral-malformed") from error
+    return tuple(
+        Document(kind, "certificate", each.public_bytes(Encoding.DER)) for each in found if each.subject != each.issuer
+    )
 
 
 def _parse_document(item: Value) -> Document:

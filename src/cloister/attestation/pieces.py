@@ -146,14 +146,14 @@ class Need:
             raise InputError(f"{self.kind} takes neither product nor chip")
 
     def pieces(self) -> tuple[PieceId, ...]:
-        """The pieces without which such evidence cannot be judged."""
+        """The pieces without which such evidence cannot be judged; what tells most of the platform comes last."""
         family = family_of(self.kind)
         if family is Family.INTEL:
             keys = (
                 (PieceName.ROOT_CRL, "root"),
                 (PieceName.PCK_CRL, self.ca),
-                (PieceName.TCB_INFO, f"{self.kind}/{self.fmspc}"),
                 (PieceName.QE_IDENTITY, str(self.kind)),
+                (PieceName.TCB_INFO, f"{self.kind}/{self.fmspc}"),
             )
             return tuple(PieceId(family, name, key) for name, key in keys)
         if family is Family.AMD:

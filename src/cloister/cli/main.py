@@ -31,6 +31,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "policy": ("cloister.cli.policy:policy", "Say which enclaves may use data, and why one may or not."),
     "evidence": ("cloister.cli.evidence:evidence", "Read what enclave hardware signed."),
     "receipt": ("cloister.cli.receipt:receipt", "Check a receipt offline."),
+    "collateral": ("cloister.cli.collateral:collateral", "What vendors say of their platforms: show, import, export."),
+    "doctor": ("cloister.cli.doctor:doctor", "Tell what this machine can do, and what to install."),
+    "vm": ("cloister.cli.vm:vm", "Build and measure the virtual machine that is an enclave."),
     "serve": ("cloister.cli.serve:serve", "Run one service by itself."),
 }
 """Verb or noun -> (where it lives, one line). Listed here so that ``--help`` imports nothing else."""

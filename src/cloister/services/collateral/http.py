@@ -44,9 +44,13 @@ class CollateralPart:
         self._reference = reference
         self._clock = clock
 
+    def prepare(self) -> None:
+        """Bring the tables up to date: enough for ``service`` to be used without serving."""
+        self._database.upgrade("collateral")
+
     def start(self) -> None:
         """Bring the tables up to date, take the bundle in, begin to renew."""
-        self._database.upgrade("collateral")
+        self.prepare()
         self._refresher.start()
 
     def stop(self) -> None:

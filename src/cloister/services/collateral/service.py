@@ -226,7 +226,11 @@ class CollateralService:
         lacking = self._lacking(family, wanted) or list(wanted)
         over = [each for each in lacking if each in kept]
         if over:
-            raise VerificationError(f"{over[0]} is over and no source has a newer one", code="collateral-expired")
+            raise VerificationError(
+                f"{over[-1]} is over and no source has a newer one",
+                code="collateral-expired",
+                hint="cloister collateral refresh, or import a newer bundle",
+            )
         for each in lacking:
             attempt = self._memory.attempts.get(each)
             if attempt is not None and not isinstance(attempt.failure, NotFound | None):
@@ -234,7 +238,7 @@ class CollateralService:
                     f"the source of {each} is away", hint="try again in a moment"
                 ) from attempt.failure
         raise VerificationError(
-            f"{lacking[0]} is not kept and no source has it",
+            f"{lacking[-1]} is not kept and no source has it",
             code="collateral-missing",
             hint="import a bundle that holds it, or name a source",
         )
