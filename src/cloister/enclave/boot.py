@@ -41,6 +41,7 @@ _MS_REMOUNT, _MS_BIND, _MS_MOVE = 32, 4096, 8192
 _POWER_OFF = 0x4321FEDC
 _PIECE = 1 << 18
 _FINIT_MODULE = 313
+_PR_CAPBSET_DROP = 24
 _MOST_EVENT_LOG = 1 << 20
 _SETTINGS = {
     "kernel/kptr_restrict": "2",
@@ -132,13 +133,17 @@ def _give_evidence_sources() -> None:
         if path.exists():
             os.chown(path, AGENT_USER, AGENT_USER)
             path.chmod(0o600 if path == TPM_DEVICE else 0o400)
-    if TSM_REPORTS.is_dir():
-        # What is made in configfs belongs to root, so the one entry that is needed is made here.
-        entry = TSM_REPORTS / "agent"
-        with suppress(OSError):
-            entry.mkdir()
-            for path in (entry, *entry.iterdir()):
-                os.chown(path, AGENT_USER, AGENT_USER)
+    if not TSM_REPORTS.is_dir():
+        return
+    # What is made in configfs belongs to root, so the one entry that is needed is made here.
+    entry = TSM_REPORTS / "agent"
+    try:
+        entry.mkdir()
+        for path in (entry, *entry.iterdir()):
+            os.chown(path, AGENT_USER, AGENT_USER)
+    except OSError:
+        # The module is there and no hardware behind it. The agent takes the folder for the hardware's sign.
+        _libc.umount2(b"/sys/kernel/config", 0)
 
 
 def _report(port: Path) -> None:
@@ -191,6 +196,7 @@ def _become_agent(channel: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir("/tmp")  # noqa: S108
+        _drop_capabilities()
         os.setgroups([])
         os.setresgid(AGENT_USER, AGENT_USER, AGENT_USER)
         os.setresuid(AGENT_USER, AGENT_USER, AGENT_USER)
@@ -200,6 +206,13 @@ def _become_agent(channel: int) -> NoReturn:
     except BaseException as error:  # noqa: BLE001
         _say(f"cloister: the agent did not start: {type(error).__name__}: {error}")
     os._exit(70)
+
+
+def _drop_capabilities() -> None:
+    """Empty the bounding set, so that no program can bring a capability back (capabilities(7))."""
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            return  # the first one that the kernel does not have
 
 
 def _to_agent(port: int, agent_socket: socket.socket, agent: int) -> None:

@@ -108,6 +108,12 @@ def build_tree(debs: Mapping[Package, Path], root: Path) -> tuple[Tree, bytes, d
     return tree, kernel, inputs
 
 
+def installed_inputs(root: Path) -> dict[str, str]:
+    """Name -> SHA-256 of what an image takes from this installation; raises as ``build_tree`` does."""
+    tree = Tree()
+    return _add_agent(tree, root) | _add_libraries(tree)
+
+
 def _add_kernel(tree: Tree, deb: Path) -> bytes:
     kernel, modules = b"", {}
     with package_files(deb) as members:
