@@ -179,7 +179,8 @@ class _Reader:
             spelled: dict[str, object] = {}
             for name in given.names():
                 registers[name], spelled[name] = self._references(given, name, register_size(kind, name), names)
-            form["registers"] = spelled
+            if spelled:
+                form["registers"] = spelled
         place = members.place.at("registers")
         self.gaps += [place.at(name).path for name in REQUIRED_REGISTERS.get(kind, ()) if name not in registers]
         platforms = members.hex_set("platforms", size=PLATFORM_SIZE) if members.has("platforms") else None
@@ -279,7 +280,8 @@ def _parse_advisories(members: Members, form: dict[str, object]) -> AdvisoryRule
     if denied:
         spelled["deny"] = sorted(denied)
     given.check_all_read()
-    form["advisories"] = spelled
+    if spelled:
+        form["advisories"] = spelled
     return AdvisoryRule(allowed, denied)
 
 
@@ -297,7 +299,8 @@ def _parse_attributes(members: Members, form: dict[str, object]) -> dict[str, fr
         found[name] = frozenset(values)
         ordered = sorted(values, key=lambda value: (type(value).__name__, value))
         spelled[name] = ordered[0] if len(ordered) == 1 else ordered
-    form["attributes"] = spelled
+    if spelled:
+        form["attributes"] = spelled
     return found
 
 
