@@ -152,7 +152,7 @@ def import_az_snp_vtpm(
         case {"version": 1, "tpm_quote": dict(quote), "hcl_report": report, "vcek": vcek}:
             hcl, leaf, numbers = _parse_base64(report), _parse_base64(vcek), _parse_hex
         case {"quote": dict(quote), "report": report, "vcek": str(pem)} if "version" not in value:
-            hcl, leaf, numbers = _parse_numbers(report), pem.encode(), _parse_numbers
+            hcl, leaf, numbers = _parse_numbers(report), pem.encode("utf-8", "replace"), _parse_numbers
         case _:
             raise DecodeError("the document has neither of the two known forms", code=_IMPORT)
     pcrs = quote.get("pcrs")

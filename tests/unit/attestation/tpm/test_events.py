@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from base64 import b64decode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.tpm_authority import Boot, log_head, record, secure_boot_variable, startup_record, tagged
+from tests.vectors.loading import load_cases
 
 from cloister.attestation.tpm.boot import describe_boot
 from cloister.attestation.tpm.events import (
@@ -35,6 +37,17 @@ def test_every_record_is_read():
     assert [(event.pcr, event.type) for event in events] == [(pcr, kind) for pcr, kind, _, _ in boot.records()]
     assert [event.digest for event in events] == [hashlib.sha256(data).digest() for _, _, data, _ in boot.records()]
     assert [event.data for event in events] == [data for _, _, _, data in boot.records()]
+
+
+@pytest.mark.parametrize("case", load_cases("attestation/ovmf-boot.json"), ids=["ovmf"])
+def test_a_real_boot_is_read_and_replayed(case):
+    events = parse_event_log(b64decode(case["event_log"]))
+    pcrs = replay(events)
+    for index, digits in case["registers"].items():
+        assert pcrs[int(index)].hex().startswith(digits)
+    measured = hashlib.sha256((case["command_line"] + "\0").encode("utf-16-le")).hexdigest()
+    named = {name: case[name] for name in ("initrd_sha256", "kernel_authenticode", "secure_boot")}
+    assert describe_boot(events) == named | {"command_line_sha256": measured}
 
 
 def test_registers_start_as_the_profile_says():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import calendar
+import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.genuine import genuine
 
 from cloister.attestation.anchors import AMD_ARK_GENOA, AMD_ARK_MILAN, AMD_ARK_MILAN_SHA256
@@ -157,6 +160,7 @@ BAD_DOCUMENTS = {
     "base64 that is none": b'{"version":1,"tpm_quote":{},"hcl_report":"****","vcek":""}',
     "hex that is none": b'{"version":1,"tpm_quote":{"message":"0g","signature":"","pcrs":[]},"hcl_report":"","vcek":""}',
     "a number for hex": b'{"version":1,"tpm_quote":{"message":5,"signature":"","pcrs":[]},"hcl_report":"","vcek":""}',
+    "a certificate that is no text": b'{"quote":{"message":[],"signature":[],"pcrs":[]},"report":[],"vcek":"\\ud800"}',
     "a certificate that is none": b'{"version":1,"tpm_quote":{"message":"","signature":"","pcrs":[]},"hcl_report":"","vcek":""}',
 }
 
@@ -165,6 +169,39 @@ BAD_DOCUMENTS = {
 def test_documents_in_another_form_are_refused(name):
     with pytest.raises(DecodeError):
         import_az_snp_vtpm(BAD_DOCUMENTS[name])
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 300)
+    | st.text(max_size=8)
+    | st.sampled_from(["", "00", "AA==", "ff" * 40]),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=6,
+)
+QUOTES = st.fixed_dictionaries({}, optional={"message": JSON, "signature": JSON, "pcrs": JSON})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "version": JSON,
+            "quote": QUOTES,
+            "tpm_quote": QUOTES,
+            "report": JSON,
+            "hcl_report": JSON,
+            "vcek": JSON,
+        },
+    )
+    | st.fixed_dictionaries({"version": st.just(1), "tpm_quote": QUOTES, "hcl_report": JSON, "vcek": JSON})
+    | st.fixed_dictionaries({"quote": QUOTES, "report": JSON, "vcek": st.text()})
+)
+def test_any_document_is_refused(value):
+    with pytest.raises(DecodeError):
+        import_az_snp_vtpm(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize(
