@@ -1,6 +1,7 @@
 """Cloister: compute on data that nobody may see.
 
-``DataProtector`` protects data, grants access, runs apps on it and opens results; ``Wallet`` says who you are. The names are
+``DataProtector`` protects data, grants access, runs apps on it and opens results; ``Wallet`` says who you are;
+``verify_receipt`` proves what ran on which data. The names are
 imported when first used, so that ``import cloister`` costs nothing.
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cloister.sdk.data_protector import DataProtector as DataProtector
     from cloister.sdk.orders import Orders as Orders
     from cloister.sdk.tasks import Tasks as Tasks
+    from cloister.sdk.verdict import verify_receipt as verify_receipt
     from cloister.sdk.wallet import Wallet as Wallet
 
 
@@ -29,6 +31,7 @@ _HOMES = {
     "DataProtector": "cloister.sdk.data_protector",
     "Orders": "cloister.sdk.orders",
     "Tasks": "cloister.sdk.tasks",
+    "verify_receipt": "cloister.sdk.verdict",
     "Wallet": "cloister.sdk.wallet",
 }
 
@@ -42,6 +45,7 @@ __all__ = [
     "Tasks",
     "Wallet",
     "__version__",
+    "verify_receipt",
 ]
 
 

@@ -10,6 +10,7 @@ import click
 from cloister.cli.session import Session, jsonable, options, party
 
 if TYPE_CHECKING:
+    from cloister.sdk.history import History
     from cloister.sdk.protection import ProtectedData
 
 
@@ -80,6 +81,26 @@ def show(session: Session, address: str) -> None:
 
 @data.command()
 @click.argument("address")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Do not read the whole log: the SMS lists the entries for the data's owner, and each is proven.",
+)
+@options
+def history(session: Session, address: str, quick: bool) -> None:
+    """List every release and refusal of the data at ADDRESS, proven by the SMS's transparency log.
+
+    The log's head must be signed by the SMS that the hub names and continue the head that this machine saw last: a log that
+    shrank, or tells another story, is an error.
+    """
+    from cloister.protocol.codec import Address
+
+    found = session.protector(needs_wallet=quick).get_history(Address(address), complete=not quick)
+    session.show(found.to_json(), lambda: _draw_history(found))
+
+
+@data.command()
+@click.argument("address")
 @click.argument("new_owner")
 @options
 def transfer(session: Session, address: str, new_owner: str) -> None:
@@ -106,6 +127,36 @@ def _table(path: Path) -> object:
         return readers[path.suffix](path)
     except (ValueError, OSError) as error:
         raise InputError(f"{path.name} cannot be read as a table: {str(error)[:200]}") from error
+
+
+def _draw_history(found: History) -> None:
+    from datetime import UTC, datetime
+
+    from cloister.cli.render import table
+
+    def when(seconds: int) -> str:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+    rows = [
+        (
+            str(e.index),
+            when(e.at),
+            e.outcome,
+            e.reason or "",
+            e.requester or "",
+            e.app or "",
+            e.task_id,
+            e.order_hash or "",
+        )
+        for e in found
+    ]
+    table(
+        f"what became of {found.address}",
+        ("entry", "when (UTC)", "outcome", "reason", "requester", "app", "task", "grant"),
+        rows,
+    )
+    scope = "the whole log was read: there is no other" if found.complete else "as the SMS lists them, each proven"
+    click.echo(f"{len(found)} of {found.head.size} entries; {scope}; root {found.head.root.hex()}")
 
 
 def _draw(protected: ProtectedData) -> None:

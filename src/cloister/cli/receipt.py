@@ -1,8 +1,7 @@
-"""``cloister receipt``: check a receipt offline."""
+"""``cloister receipt``: check a receipt, offline and beside the chain."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,72 +10,87 @@ import click
 from cloister.cli.session import Session, options
 
 if TYPE_CHECKING:
-    from cloister.attestation.receipt import BulkUse
-
-RECEIPT_CAP = 256 * 1024
+    from cloister.sdk.verdict import Verdict
 
 
 @click.group()
 def receipt() -> None:
-    """Check a receipt offline."""
+    """Check a receipt, offline and beside the chain."""
 
 
 @receipt.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--rpc", metavar="URL", help="Hold it against the chain too, through this node.")
+@click.option(
+    "--roots",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Trust the roots and programs in FILE (reference-values.json) and not those of the network.",
+)
 @options
-def verify(session: Session, file: Path) -> None:
-    """Prove the receipt in FILE: who signed it, which program on which evidence, for which task and data."""
-    from cloister.errors import NotFound
-    from cloister.sdk.receipts import check_receipt, load_reference_values
+def verify(session: Session, file: Path, rpc: str | None, roots: Path | None) -> None:
+    """Prove the receipt in FILE: which program ran on which data for whom, on which evidence, and who says so.
 
-    if not file.is_file():
-        raise NotFound(f"no receipt at {file}")
-    with file.open("rb") as stream:
-        verified = check_receipt(stream.read(RECEIPT_CAP + 1), load_reference_values(session.network))
-    claims = verified.claims
-    binding = claims.binding
-    dataset = claims.dataset
-    value = {
-        "verified": True,
-        "warning": verified.warning,
-        "chain_id": binding.chain_id,
-        "hub": "0x" + binding.hub.hex(),
-        "task_id": "0x" + binding.task_id.hex(),
-        "app_digest": "0x" + binding.app_digest.hex(),
-        "dataset": None if dataset is None else "0x" + dataset.address.hex(),
-        "dataset_checksum": None if dataset is None else "0x" + dataset.checksum.hex(),
-        "bulk": None if claims.bulk is None else [_describe(item) for item in claims.bulk],
-        "result_digest": "0x" + claims.result_digest.hex(),
-        "started_at": datetime.fromtimestamp(claims.started_at, UTC).isoformat(),
-        "finished_at": datetime.fromtimestamp(claims.finished_at, UTC).isoformat(),
-    }
+    Nothing is asked of any service: roots and programs are those that this machine has pinned for the network, or those in
+    --roots. Exit code 0 only when everything holds; 76 when a signature or proof fails, 77 when it rests on something that
+    is not trusted here, 65 when it is no receipt.
+    """
+    from cloister.sdk.verdict import verify_receipt
 
-    def draw() -> None:
-        from cloister.cli.render import errors, facts
-
-        click.secho("the receipt holds", fg="green", bold=True)
-        facts(
-            [
-                (name.replace("_", " "), text)
-                for name, text in value.items()
-                if name not in ("verified", "warning", "bulk")
-            ]
-        )
-        for item in claims.bulk or ():
-            click.echo(f"{'0x' + item.address.hex()}  {item.cause or 'ok'}")
-        if verified.warning:
-            errors.print(verified.warning, style="bold yellow")
-
-    session.show(value, draw)
+    verdict = verify_receipt(file, network=session.network, roots=roots, rpc=rpc)
+    session.show(verdict.to_json(), lambda: _draw(verdict))
 
 
-def _describe(item: BulkUse) -> dict[str, str | None]:
-    """One item of a bulk slice: what was opened, under which grant, or why nothing was."""
-    use = item.released
-    hashes = {
-        "checksum": None if use is None else use.checksum,
-        "order_hash": None if use is None else use.order_hash,
-        "policy_hash": None if use is None else use.policy_hash,
-    }
-    texts = {name: None if value is None else "0x" + value.hex() for name, value in hashes.items()}
-    return {"dataset": "0x" + item.address.hex(), "cause": item.cause, **texts}
+def _draw(verdict: Verdict) -> None:
+    from cloister.cli.render import errors, facts
+
+    told = verdict.to_json()
+    click.secho("the receipt holds", fg="green", bold=True)
+    rows = [
+        ("what ran", f"app {told['app']}, program {told['app_digest']}"),
+        ("for", f"requester {told['requester']}, task {told['task_id']}"),
+        *_data(told),
+        ("result", f"{told['result_digest']}" + ("" if told["cause"] is None else f", failed: {told['cause']}")),
+        ("when", f"{told['started_at']} to {told['finished_at']}"),
+        ("the hardware", _hardware(told)),
+        ("the sms", f"{told['sms']} appraised that at {told['appraisal']['at']} and countersigned"),
+        (
+            "the log",
+            f"the release is entry {told['log']['index']} of {told['log']['size']}, root {told['log']['root']}",
+        ),
+        ("the chain", _chain(told)),
+    ]
+    facts(rows)
+    for remark in told["appraisal"]["marks"]:
+        errors.print(f"accepted with a remark: {remark}", style="yellow")
+    if told["warning"]:
+        errors.print(told["warning"], style="bold yellow")
+
+
+def _data(told: dict[str, object]) -> list[tuple[str, str]]:
+    bulk = told["bulk"]
+    if isinstance(bulk, list):
+        return [("on data", f"{item['dataset']}  {item['cause'] or 'ok'}") for item in bulk]
+    if told["dataset"] is None:
+        return [("on data", "none")]
+    rows = [("on data", f"{told['dataset']}, ciphertext {told['dataset_checksum']}")]
+    if told["grant"] is not None:
+        policy = "" if told["policy"] is None else f" with policy {told['policy']}"
+        rows.append(("granted by", f"order {told['grant']}{policy}"))
+    return rows
+
+
+def _hardware(told: dict[str, object]) -> str:
+    evidence, appraisal = told["evidence"], told["appraisal"]
+    if not isinstance(evidence, dict) or not isinstance(appraisal, dict):
+        return ""
+    status = "" if appraisal["tcb"] is None else f", firmware {appraisal['tcb']}"
+    return f"{evidence['kind']} evidence of measurement {evidence['measurement']}{status}"
+
+
+def _chain(told: dict[str, object]) -> str:
+    chain = told["chain"]
+    name = f"chain {told['chain_id']}, hub {told['hub']}"
+    if not isinstance(chain, dict):
+        return f"not asked (--rpc URL): {name}"
+    return f"says the same at block {chain['block']}: {name}"

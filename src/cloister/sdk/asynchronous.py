@@ -21,6 +21,7 @@ from cloister.sdk.apps import App, IApps
 from cloister.sdk.bulk import Access as BulkAccess
 from cloister.sdk.bulk import BulkRequest, BulkStatus
 from cloister.sdk.data_protector import DataProtector
+from cloister.sdk.history import History
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
 from cloister.sdk.policies import RulesGiven, StandingPolicy
@@ -236,6 +237,10 @@ class AsyncDataProtector:
             required_schema=required_schema,
             created_after=created_after,
         )
+
+    async def get_history(self, protected_data: ProtectedData | str, *, complete: bool = True) -> History:
+        """Every release and refusal of protected data out of the SMS's transparency log, each proven against its signed head,"""
+        return await asyncio.to_thread(self._twin.get_history, protected_data, complete=complete)
 
     async def transfer_ownership(self, protected_data: ProtectedData | str, new_owner: str) -> str:
         """Give the data to another owner; grants of the former owner are void from then on. Returns the transaction's hash."""

@@ -16,6 +16,7 @@ from cloister.sdk.bulk import Access as BulkAccess
 from cloister.sdk.bulk import Bulk, BulkRequest, BulkStatus
 from cloister.sdk.connection import Connection
 from cloister.sdk.finding import Request
+from cloister.sdk.history import DataHistory, History
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
 from cloister.sdk.policies import Policies, RulesGiven, StandingPolicy
@@ -110,6 +111,15 @@ class DataProtector:
             )
             for entry in found
         ]
+
+    def get_history(self, protected_data: ProtectedData | str, *, complete: bool = True) -> History:
+        """Every release and refusal of protected data out of the SMS's transparency log, each proven against its signed head,
+        which must continue the head that this machine saw last.
+
+        ``complete`` reads the whole log, so that nothing can be left out; without it the SMS tells the data's owner which
+        entries there are, and each is proven (quicker on a long log).
+        """
+        return DataHistory(self.connection).read(_address(protected_data), complete=complete)
 
     def transfer_ownership(self, protected_data: ProtectedData | str, new_owner: str) -> str:
         """Give the data to another owner; grants of the former owner are void from then on. Returns the transaction's hash."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import Enum
 
 from cloister.attestation.collateral import Collateral, build_documents
 from cloister.attestation.countersignature import (
@@ -107,7 +108,7 @@ def describe_session(
         evidence_digest=hashlib.sha256(request.evidence.payload).digest(),
         judgement=Judgement(
             tcb=None if claims.tcb is None else claims.tcb.status.value,
-            marks=tuple(getattr(appraisal, "marks", ())),
+            marks=appraisal.marks,
             platform=claims.platform,
             appraised_at=appraisal.appraised_at,
             policy=hashlib.sha256(policy_text(policy)).digest(),
@@ -130,14 +131,16 @@ def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         members = {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
         return {"type": type(value).__name__, **members}
+    if isinstance(value, Enum):
+        return value.name
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, set | frozenset):
         return sorted((_plain(item) for item in value), key=canonical_json)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if hasattr(value, "items"):
-        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
     return value
 
 
