@@ -41,6 +41,7 @@ _PRIVILEGE_LEVEL = b"0"
 """VMPL of the request: the most trusted part of the guest, which is this kernel when there is no other."""
 _ATTEMPTS = 5
 _PAUSE = 0.05
+_NO_HARDWARE = frozenset({errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM})
 _BUSY = frozenset({errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT})
 _SNP_REPORT_DATA = 0x50
 _TDX_HEADER, _TDX_BODY, _TDX_REPORT_DATA = 48, 584, 520
@@ -151,7 +152,8 @@ class TsmAttester:
 def find_tsm(root: Path = REPORTS, files: ReportFiles = KERNEL_FILES) -> TsmAttester | None:
     """The attester of this guest's hardware, or None when it has none that signs reports.
 
-    The folder alone says nothing: it is there as soon as the kernel's module is, on any machine.
+    The folder alone says nothing: it is there as soon as the kernel's module is, on any machine. A user who may not make a
+    request finds the one that the boot prepared; where the boot could make none, there is no hardware.
 
     Raises:
         RemoteError: hardware that has no verifier here. UnavailableError: configfs fails.
@@ -162,7 +164,7 @@ def find_tsm(root: Path = REPORTS, files: ReportFiles = KERNEL_FILES) -> TsmAtte
         with _request(root, files) as folder:
             provider = files.read(folder / "provider", 64).decode(errors="replace").strip()
     except UnavailableError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENXIO, errno.ENODEV):
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_HARDWARE:
             return None
         raise
     except OSError as error:
