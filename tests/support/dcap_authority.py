@@ -352,6 +352,10 @@ class DcapAuthority:
         value["tcbLevels"] = levels
         return json.dumps(value, separators=(",", ":"))
 
+    def signed_tcb_info(self, text: str) -> dict[str, str]:
+        """The two members of a document for a TCB info of any words."""
+        return {"tcb_info": text, "tcb_info_signature": _sign(self.key("signing"), text.encode()).hex()}
+
     def qe_identity(self, kind: EvidenceKind, knobs: Knobs = SOUND) -> str:
         value = {
             "id": knobs.qe_id or ("TD_QE" if kind is EvidenceKind.TDX else "QE"),

@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "empty": (lambda: judge(Evidence(EvidenceKind.SIMULATED, b"")), "evidence-empty"),
     "over the cap": (lambda: judge(Evidence(EvidenceKind.SIMULATED, bytes(MAX_PAYLOAD + 1))), "evidence-too-large"),
     "unknown kind": (lambda: parse_evidence("sgx-next", SOUND), "evidence-kind"),
-    "kind without a verifier": (lambda: judge(Evidence(EvidenceKind.TDX, SOUND)), "kind-not-supported"),
+    "kind that the payload is not": (lambda: judge(Evidence(EvidenceKind.TDX, SOUND)), "quote-version"),
     "statement with a field more": (lambda: judge(signed(build_cbor({**FIELDS, 6: 1}))), "evidence-malformed"),
     "statement with a field less": (
         lambda: judge(signed(build_cbor({1: MEASUREMENT, 2: DATA, 3: NOW, 4: False}))),

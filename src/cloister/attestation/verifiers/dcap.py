@@ -168,10 +168,11 @@ def _choose(quote: Quote, contents: Sequence[bytes], roots: Sequence[bytes], kin
     for content in contents[:MAX_DOCUMENTS]:
         try:
             document = parse_document(content)
-            pck = carried or _parse_pck(document.members.get("pck_certificate_chain", "").encode(), roots)
-            if not document.is_for(kind) or document.fmspc != pck.fmspc:
+            chain = document.members.get("pck_certificate_chain")
+            if not document.is_for(kind) or (carried is None and chain is None):
                 continue
-            if document.ca_chain[0].subject != pck.chain[0].issuer:
+            pck = carried or _parse_pck(str(chain).encode(), roots)
+            if document.fmspc != pck.fmspc or document.ca_chain[0].subject != pck.chain[0].issuer:
                 continue
             authenticate(document, pck.root, now)
         except (DecodeError, VerificationError) as error:

@@ -11,6 +11,7 @@ one word of it decides anything, so that a forged document can neither speak for
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,9 @@ from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
 MAX_DOCUMENT = 256 * 1024
 MAX_CHAIN = 64 * 1024
 _MAX_CERTIFICATES = 4
+_MAX_DEPTH = 32
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
 _TEXTS = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "tcb_info", "qe_identity_issuer_chain", "qe_identity")
 _HEXES = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 _OPTIONAL = "pck_certificate_chain"
@@ -228,7 +232,8 @@ def _verify_crl(crl: x509.CertificateRevocationList, issuer: x509.Certificate, w
     until = crl.next_update_utc
     if until is None:
         raise VerificationError(f"the {what} CRL has no next update", code="collateral-expired")
-    check_dates(int(crl.last_update_utc.timestamp()), int(until.timestamp()), f"the {what} CRL", now)
+    # At its next update a CRL is already due to be replaced; the library counts so too.
+    check_dates(int(crl.last_update_utc.timestamp()), int(until.timestamp()) - 1, f"the {what} CRL", now)
 
 
 def _verify_signature(statement: Statement, code: str) -> None:
@@ -281,6 +286,12 @@ def parse_date(value: object, what: str) -> int:
 
 
 def _parse_json(content: bytes, what: str) -> dict[str, object]:
+    # The parser recurses in C: where the interpreter's own limit is high, deep nesting would end the process.
+    depth = 0
+    for bracket in _BRACKETS.findall(_TEXT.sub(b"", content)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _MAX_DEPTH:
+            raise DecodeError(f"{what} is nested deeper than {_MAX_DEPTH} levels", code="collateral-malformed")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -28,7 +28,8 @@ MAX_QUOTE = 64 * 1024
 TEE_SGX = 0x00
 TEE_TDX = 0x81
 CERTIFICATE_CHAIN = 5
-"""Certification data that is the PCK certificate's chain in PEM. Types 1 to 3 name the certificate by platform id only."""
+"""Certification data that is the PCK certificate's chain in PEM. Types 1 to 3 name the platform only, type 4
+is its certificate without the chain."""
 
 _HEADER = 48
 _ECDSA_P256 = 2
@@ -36,7 +37,7 @@ _QE_REPORT_DATA = 6
 _SIGNATURE_AND_KEY = 128
 _REPORT = 384
 _BODY_SIZES = {1: 384, 2: 584, 3: 648, 4: 984}
-_PCK_ID_TYPES = frozenset({1, 2, 3})
+_WITHOUT_CHAIN = frozenset({1, 2, 3, 4})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def _parse_signature_data(data: bytes, version: int) -> tuple[bytes, int, bytes]
     if length != 32:
         raise DecodeError(f"the QE's authentication data has {length} bytes instead of 32", code="quote-length")
     kind, certification = _parse_certification(rest[fixed + 2 + length :])
-    if kind != CERTIFICATE_CHAIN and kind not in _PCK_ID_TYPES:
+    if kind != CERTIFICATE_CHAIN and kind not in _WITHOUT_CHAIN:
         raise VerificationError(f"certification data of type {kind} is not known here", code="quote-certification-type")
     return rest[:_REPORT], kind, certification
 
