@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -73,7 +73,7 @@ def verify_identity(ak_der: bytes, ek_der: bytes, collateral: Collateral, now: i
     if not roots:
         raise VerificationError("no root of tpms is trusted here", code="no-trusted-root")
     ak, ek = load_certificate(ak_der), load_certificate(ek_der)
-    root = _find_issuer((ek, ak), roots)
+    root = _find_issuer((ek, ak), roots, now)
     for certificate, what in ((root, "root"), (ek, "endorsement key's"), (ak, "attestation key's")):
         _check_validity(certificate, what, now)
     _check_authority(root)
@@ -122,13 +122,18 @@ def load_certificate(der: bytes) -> x509.Certificate:
     return certificate
 
 
-def _find_issuer(certificates: Iterable[x509.Certificate], roots: Iterable[bytes]) -> x509.Certificate:
-    """The one root that signed all of them. Roots are compared by key, never by name alone."""
+def _find_issuer(certificates: Sequence[x509.Certificate], roots: Iterable[bytes], now: int) -> x509.Certificate:
+    """The root that signed all of them. Roots are compared by key, never by name alone; one key may have an old certificate
+    and a new one, then the one that is in force counts.
+    """
+    issuers = []
     for der in roots:
         root = load_certificate(der)
         if _is_strong(root.public_key()) and all(_is_issued(item, root) for item in certificates):
-            return root
-    raise VerificationError("no trusted root signed both of the tpm's certificates", code="untrusted-root")
+            issuers.append(root)
+    if not issuers:
+        raise VerificationError("no trusted root signed both of the tpm's certificates", code="untrusted-root")
+    return next((root for root in issuers if _is_valid(root, now)), issuers[0])
 
 
 def _is_issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:
@@ -136,7 +141,7 @@ def _is_issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:
         return False
     try:
         certificate.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
 
@@ -149,6 +154,10 @@ def _is_strong(key: object) -> bool:
             return key.key_size >= _MIN_RSA_BITS
         case _:
             return False
+
+
+def _is_valid(certificate: x509.Certificate, now: int) -> bool:
+    return certificate.not_valid_before_utc.timestamp() <= now <= certificate.not_valid_after_utc.timestamp()
 
 
 def _check_validity(certificate: x509.Certificate, what: str, now: int) -> None:

@@ -95,6 +95,14 @@ def test_the_right_one_of_several_roots_is_found():
     assert claims.root == hashlib.sha256(TPM.root).digest()
 
 
+def test_of_two_certificates_of_one_root_the_one_in_force_counts():
+    old, new = TPM.issue_root(end=NOW - 1), TPM.root
+    for roots in ((old, new), (new, old)):
+        collateral = replace(TPM.collateral(), roots=tuple((EvidenceKind.TPM, root) for root in roots))
+        claims = read_claims(TPM.evidence(REPORT_DATA), collateral, NOW)
+        assert claims.root == hashlib.sha256(new).digest()
+
+
 def test_a_list_in_force_is_told():
     evidence = TPM.evidence(REPORT_DATA)
     # A list that ran out does no harm beside one in force, nor does one that another root signed.

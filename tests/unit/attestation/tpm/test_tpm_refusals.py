@@ -410,12 +410,14 @@ def sha1_certificate() -> bytes:
 
 
 def test_no_changed_byte_goes_unseen():
-    """One bit of every byte. What may pass lies in parts of the log that no quote covers, and it moves no register."""
+    """One bit of every byte, of every fifth in the log. What may pass lies in parts of the log that no quote covers, and it moves no register."""
     start = PAYLOAD.index(HONEST.event_log)
     log_bytes = range(start, start + len(HONEST.event_log))
     honest = verify(PAYLOAD)
     codes = set()
     for position in range(len(PAYLOAD)):
+        if position in log_bytes and position % 5:
+            continue
         changed = bytearray(PAYLOAD)
         changed[position] ^= 1 << position % 8
         try:
@@ -450,7 +452,7 @@ def test_any_bytes_are_refused_by_name(data):
         verify(data)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_splice_is_refused_or_changes_nothing(data):
     start = data.draw(st.integers(0, len(PAYLOAD)))
@@ -463,7 +465,7 @@ def test_any_splice_is_refused_or_changes_nothing(data):
     assert (claims.measurement, claims.app_digest) == (TPM.measurement(), APP_DIGEST)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     key=st.integers(1, 9),
     value=st.recursive(
