@@ -410,7 +410,9 @@ def sha1_certificate() -> bytes:
 
 
 def test_no_changed_byte_goes_unseen():
-    """One bit of every byte, of every fifth in the log. What may pass lies in parts of the log that no quote covers, and it moves no register."""
+    """One bit of every byte, of every fifth in the log. What may pass lies in parts of the log that no quote covers, and it
+    moves no register.
+    """
     start = PAYLOAD.index(HONEST.event_log)
     log_bytes = range(start, start + len(HONEST.event_log))
     honest = verify(PAYLOAD)
