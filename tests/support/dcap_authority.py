@@ -192,7 +192,7 @@ class DcapAuthority:
         machine: Machine | None = None,
         **parts: object,
     ) -> bytes:
-        """A TDX quote: version 4 (TD 1.0) or 5 (``body`` 10 or 15). ``parts`` as in ``assemble``."""
+        """A TDX quote: version 4 (TD 1.0) or 5 (``body`` 10, 15, or 16: 15 in its extended form). ``parts`` as in ``assemble``."""
         if debug:
             attributes = bytes([attributes[0] | 1]) + attributes[1:]
         report = b"".join(
@@ -211,10 +211,12 @@ class DcapAuthority:
                 report_data,
             )
         )
-        if body == 15:
+        if body in (15, 16):
             report += (tee_tcb_svn2 or tee_tcb_svn) + mr_service_td
+        if body == 16:
+            report += b"\x01" + b"\x61" * 32 + b"\x62" * 48 + b"\x63" * 48 + bytes(52) + b"\x64" * 48 + bytes(8)
         if version == 5:
-            report = struct.pack("<HI", 3 if body == 15 else 2, len(report)) + report
+            report = struct.pack("<HI", {10: 2, 15: 3, 16: 4}[body], len(report)) + report
         return self.assemble(EvidenceKind.TDX, version, report, machine=machine, **parts)  # type: ignore[arg-type]
 
     def sgx_quote(

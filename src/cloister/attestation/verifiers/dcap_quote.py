@@ -5,7 +5,7 @@ Layouts, all integers little-endian (Intel, *SGX ECDSA Quote Library API*, A.4, 
 * header, 48 bytes: version (3, 4 or 5), attestation key type (2: ECDSA P-256), TEE type (0: SGX, 0x81: TDX), QE SVN, PCE
   SVN, QE vendor (16), user data (20);
 * version 5 only: body type (1: SGX, 2: TD 1.0, 3: TD 1.5, 4: TD 1.5 extended) and body size;
-* body: 384 bytes for SGX, 584 for TD 1.0, 648 for TD 1.5, 984 for its extended form;
+* body: 384 bytes for SGX, 584 for TD 1.0, 648 for TD 1.5, 885 for its extended form;
 * length of the signature data, then the signature data: signature (64), attestation key (64), and either (version 3) the
   QE's report (384), its signature (64), authentication data and certification data; or (versions 4 and 5) certification
   data of type 6 that holds those four. Authentication data is a 16-bit length and bytes, certification data a type, a
@@ -36,7 +36,7 @@ _ECDSA_P256 = 2
 _QE_REPORT_DATA = 6
 _SIGNATURE_AND_KEY = 128
 _REPORT = 384
-_BODY_SIZES = {1: 384, 2: 584, 3: 648, 4: 984}
+_BODY_SIZES = {1: 384, 2: 584, 3: 648, 4: 885}
 _WITHOUT_CHAIN = frozenset({1, 2, 3, 4})
 
 

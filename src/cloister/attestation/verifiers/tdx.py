@@ -30,7 +30,14 @@ _REGISTERS = {
 }
 """Offsets in the TD report; each has 48 bytes. SEAM attributes, TD attributes and XFAM stand at 112, 120 and 128."""
 
-_MRSERVICETD = 600
+_LATER_REGISTERS = {
+    "mrservicetd": (600, 48),
+    "tdid": (649, 32),
+    "devinfo": (681, 48),
+    "initservicetdhash": (729, 48),
+    "curservicetdhash": (829, 48),
+}
+"""Offset and length of what TD 1.5 and its extended form add."""
 
 
 def verify_tdx(payload: bytes, collateral: Collateral, now: int) -> Claims:
@@ -47,8 +54,9 @@ def verify_tdx(payload: bytes, collateral: Collateral, now: int) -> Claims:
     bits = int.from_bytes(body[120:128], "little")
     registers = {name: body[offset : offset + 48] for name, offset in _REGISTERS.items()}
     measurement = registers.pop("mrtd")
-    if len(body) >= _MRSERVICETD + 48:
-        registers["mrservicetd"] = body[_MRSERVICETD : _MRSERVICETD + 48]
+    for name, (offset, size) in _LATER_REGISTERS.items():
+        if len(body) >= offset + size:
+            registers[name] = body[offset : offset + size]
     attributes: dict[str, Attribute] = {
         **verified.attributes,
         "tdattributes": body[120:128].hex(),

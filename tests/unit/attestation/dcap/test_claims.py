@@ -77,12 +77,14 @@ def test_an_enclave() -> None:
     assert tcb(claims).versions["pce_svn"] == 13
 
 
-@pytest.mark.parametrize("body", [10, 15])
+@pytest.mark.parametrize("body", [10, 15, 16])
 def test_version_5(body: int) -> None:
     claims = made(TDX, version=5, body=body, mrtd=b"\x77" * 48).ask(TDX)
     assert (claims.measurement, claims.report_data) == (b"\x77" * 48, REPORT_DATA)
     assert claims.attributes["quote_version"] == 5
-    assert ("mrservicetd" in claims.registers) == (body == 15)
+    assert ("mrservicetd" in claims.registers) == (body >= 15)
+    assert claims.registers.get("tdid") == (b"\x61" * 32 if body == 16 else None)
+    assert claims.registers.get("curservicetdhash") == (b"\x64" * 48 if body == 16 else None)
 
 
 @BOTH
