@@ -129,11 +129,13 @@ class StandingStore:
 
         Of racing callers the database lets one be first; it is on disk when this returns.
         """
-        try:
-            return self._claim(task_id, values, worker, now)
-        except Conflict:
-            # Somebody else was first at the same moment: now that row is there to be read.
-            return self._claim(task_id, values, worker, now)
+        for _ in values:
+            try:
+                return self._claim(task_id, values, worker, now)
+            except Conflict:
+                # Somebody else was first at the same moment: now that row is there to be read. Each row is lost once.
+                continue
+        return self._claim(task_id, values, worker, now)
 
     def _claim(
         self, task_id: Bytes32, values: Mapping[Distinct, str], worker: Address, now: int
