@@ -7,11 +7,12 @@ Not among them: the time, the machine's name, folders, locale, umask, or the bui
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from cloister.errors import NotFound, UnavailableError, VerificationError
+from cloister.errors import NotFound, UnavailableError
 from cloister.files import sync_folder, write_durably
 from cloister.worker.vm.image import (
     COMMAND_LINE,
@@ -53,11 +54,8 @@ def build_image(
     packages = resolve_packages() if lock is None else lock.packages
     debs = fetch_packages(packages, cache, announce)
     announce("putting the image together")
-    tree, kernel, files = build_tree(
-        {package: deb for package, deb in debs.items() if package.name != FIRMWARE_PACKAGE}, root
-    )
-    if lock is not None:
-        _check_files(files, lock)
+    others = {package: deb for package, deb in debs.items() if package.name != FIRMWARE_PACKAGE}
+    tree, kernel, files = build_tree(others, root, None if lock is None else lock.files)
     parts = {KERNEL: kernel, INITRAMFS: tree.build_cpio(), **_firmware(debs)}
     try:
         return _write(output, parts, packages, files)
@@ -68,8 +66,6 @@ def build_image(
 
 
 def _write(output: Path, parts: dict[str, bytes], packages: tuple[Package, ...], files: dict[str, str]) -> Image:
-    import hashlib
-
     output.mkdir(parents=True, exist_ok=True)
     # Without its manifest a folder is no image, so one that is half-replaced is none.
     (output / MANIFEST).unlink(missing_ok=True)
@@ -99,15 +95,3 @@ def _firmware(debs: dict[Package, Path]) -> dict[str, bytes]:
     if missing := [file for name, file in _FIRMWARE_FILES.items() if name not in found]:
         raise NotFound(f"the package {FIRMWARE_PACKAGE} has no {missing[0]}")
     return found
-
-
-def _check_files(files: dict[str, str], lock: Manifest) -> None:
-    """The agent and libraries of this installation against the lock's."""
-    for name in sorted(files.keys() | lock.files.keys()):
-        if files.get(name) != lock.files.get(name):
-            here = "another one here" if name in files and name in lock.files else "only on one side"
-            raise VerificationError(
-                f"{name} differs from the lock: {here}",
-                hint="install the release that the lock was made with",
-                code="lock-mismatch",
-            )

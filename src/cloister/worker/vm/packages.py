@@ -86,16 +86,16 @@ def fetch_packages(packages: Iterable[Package], cache: Path, announce: Announce)
 
     Raises:
         ConfigurationError: no apt. NotFound: the version is not to be had any more. UnavailableError: no network, no
-        room. VerificationError: other bytes than the lock or apt's lists name.
+        room. VerificationError: other bytes than the lock names (``lock-mismatch``).
     """
     cache.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for package in packages:
-        place = cache / f"{package.sha256}.deb"
-        if not (place.is_file() and _sha256(place) == package.sha256):
-            announce(f"downloading {package.name} {package.version}")
-            _download(package, place)
-        found[package] = place
+    found = {package: cache / f"{package.sha256}.deb" for package in packages}
+    missing = [
+        package for package, place in found.items() if not (place.is_file() and _sha256(place) == package.sha256)
+    ]
+    if missing:
+        announce(f"downloading {len(missing)} Debian packages")
+        _download(missing, cache)
     return found
 
 
@@ -165,24 +165,26 @@ def _parse_uris(printed: str) -> dict[str, Package]:
     return found
 
 
-def _download(package: Package, place: Path) -> None:
+def _download(packages: list[Package], cache: Path) -> None:
     if not shutil.which("apt-get"):
         raise _missing("apt-get", "apt")
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=place.parent) as folder:
-        (known,) = _resolve({package.name: package.version})
-        if known.sha256 != package.sha256:
+    for package, known in zip(packages, _resolve({each.name: each.version for each in packages}), strict=True):
+        if known != package:
             raise VerificationError(
                 f"{package.name} {package.version} is {known.sha256[:16]}… here and {package.sha256[:16]}… in the lock",
                 code="lock-mismatch",
             )
-        wanted = f"{package.name}={package.version}"
-        _run([*_apt(), "download", wanted], folder=Path(folder), seconds=_DOWNLOAD_SECONDS)
-        files = list(Path(folder).glob("*.deb"))
-        if len(files) != 1:
-            raise UnavailableError(f"apt did not bring {wanted}", hint="is the network there, and room on the disk?")
-        if (digest := _sha256(files[0])) != package.sha256:
-            raise VerificationError(f"{wanted} came with the SHA-256 {digest[:16]}…, not {package.sha256[:16]}…")
-        files[0].replace(place)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
+        wanted = [f"{package.name}={package.version}" for package in packages]
+        _run([*_apt(), "download", *wanted], folder=Path(folder), seconds=_DOWNLOAD_SECONDS)
+        files = {_sha256(path): path for path in Path(folder).glob("*.deb")}
+        for package in packages:
+            if package.sha256 not in files:
+                raise UnavailableError(
+                    f"apt did not bring {package.name} {package.version} with the SHA-256 {package.sha256[:16]}…",
+                    hint="is the network there, and room on the disk?",
+                )
+            files[package.sha256].replace(cache / f"{package.sha256}.deb")
 
 
 def _apt() -> list[str]:

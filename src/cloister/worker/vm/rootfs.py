@@ -79,16 +79,21 @@ for line in sys.stdin.read().splitlines():
 """Runs in the image's own interpreter: another one of the same minor version may make other bytecode."""
 
 
-def build_tree(debs: Mapping[Package, Path], root: Path) -> tuple[Tree, bytes, dict[str, str]]:
+def build_tree(
+    debs: Mapping[Package, Path], root: Path, lock: Mapping[str, str] | None = None
+) -> tuple[Tree, bytes, dict[str, str]]:
     """The image's file tree, the kernel, and name -> SHA-256 of what came from this installation.
 
-    ``root`` is the package folder of the installation whose agent goes in.
+    ``root`` is the package folder of the installation whose agent goes in; ``lock`` what these names and digests must be.
 
     Raises:
         ConfigurationError: a library is missing here or for another Python. VerificationError: an installed file is
-            not what its distribution's RECORD says, or a package has another form.
+            not what its distribution's RECORD says, or differs from the lock, or a package has another form.
     """
     tree = Tree()
+    inputs = _add_agent(tree, root) | _add_libraries(tree)
+    if lock is not None:
+        _check_lock(inputs, lock)
     kernel = b""
     for package in sorted(debs):
         if package.name.startswith("linux-image-"):
@@ -97,7 +102,6 @@ def build_tree(debs: Mapping[Package, Path], root: Path) -> tuple[Tree, bytes, d
             _add_package(tree, debs[package])
     if not kernel:
         raise VerificationError("there is no kernel among the packages")
-    inputs = _add_agent(tree, root) | _add_libraries(tree)
     for name, target in _LINKS.items():
         tree.add_link(name, target)
     for name in _FOLDERS:
@@ -112,6 +116,17 @@ def installed_inputs(root: Path) -> dict[str, str]:
     """Name -> SHA-256 of what an image takes from this installation; raises as ``build_tree`` does."""
     tree = Tree()
     return _add_agent(tree, root) | _add_libraries(tree)
+
+
+def _check_lock(files: Mapping[str, str], lock: Mapping[str, str]) -> None:
+    for name in sorted(files.keys() | lock.keys()):
+        if files.get(name) != lock.get(name):
+            here = "another one here" if name in files and name in lock else "it is on one side only"
+            raise VerificationError(
+                f"{name} differs from the lock: {here}",
+                hint="install the release that the lock was made with",
+                code="lock-mismatch",
+            )
 
 
 def _add_kernel(tree: Tree, deb: Path) -> bytes:

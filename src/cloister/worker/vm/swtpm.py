@@ -85,7 +85,13 @@ class Swtpm:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(socket, process, folder)
+        started = cls(socket, process, folder)
+        try:
+            _await_state(state)
+        except BaseException:
+            started.stop()
+            raise
+        return started
 
     @property
     def pid(self) -> int:
@@ -147,6 +153,15 @@ def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> 
             raise UnavailableError(f"swtpm {reason}: {quoted(said or f'exit code {process.returncode}')}")
         time.sleep(0.005)
     return process
+
+
+def _await_state(state: Path) -> None:
+    """Wait until a new TPM has been made: it listens before it has written itself down."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not all((state / name).is_file() for name in STATE_FILES):
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"swtpm has made no TPM after {_START_SECONDS:g} s")
+        time.sleep(0.005)
 
 
 def _listens(socket: Path) -> bool:
