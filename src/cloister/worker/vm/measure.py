@@ -44,11 +44,14 @@ _READ = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class BootMeasurement:
-    """What one boot left. ``measurement`` (32 bytes) names it; ``seconds`` until the agent was ready."""
+    """What one boot left. ``measurement`` (32 bytes) names it; ``log`` is the event log as the kernel gives it; ``seconds``
+    passed until the agent was ready.
+    """
 
     measurement: bytes
     pcrs: Mapping[int, bytes]
     events: tuple[Event, ...]
+    log: bytes
     kernel: str
     network: tuple[str, ...]
     seconds: float
@@ -121,7 +124,8 @@ def _check(image: Image, report: Frame, seconds: float) -> BootMeasurement:
         )
     match report.header:
         case {"kernel": str(kernel), "network": [*network]} if all(isinstance(name, str) for name in network):
-            return BootMeasurement(build_boot_measurement(pcrs), pcrs, events, kernel, tuple(network), seconds)
+            measurement = build_boot_measurement(pcrs)
+            return BootMeasurement(measurement, pcrs, events, report.body, kernel, tuple(network), seconds)
         case _:
             raise RemoteError("the machine's report of its boot has another form")
 

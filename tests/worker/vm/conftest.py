@@ -1,0 +1,69 @@
+"""One image and one booted machine for all tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.support.machines import built_image, need_machines
+
+from cloister.protocol.channel import Frame, FrameParser
+from cloister.worker.runtimes.runtime import EnclaveSpec, Platform
+from cloister.worker.runtimes.vm import VmProcess, VmRuntime
+from cloister.worker.vm.image import Image
+from cloister.worker.vm.measure import BootMeasurement, measure_image
+from cloister.worker.vm.swtpm import Swtpm
+
+SPEC = EnclaveSpec(Platform("tpm"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Machines are heavy: one process runs all of these, one after the other."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("vm"))
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    return built_image()
+
+
+@pytest.fixture(scope="session")
+def factory_tpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a TPM that nobody enrolled."""
+    need_machines()
+    state = tmp_path_factory.mktemp("tpm")
+    Swtpm.start_in_place(state).stop()
+    return state
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A machine whose agent is ready."""
+
+    runtime: VmRuntime
+    process: VmProcess
+    ready: Frame
+
+
+@pytest.fixture(scope="session")
+def booted(image: Image, factory_tpm: Path) -> Iterator[Booted]:
+    runtime = VmRuntime(image, factory_tpm)
+    process, _ = runtime.boot(SPEC)
+    parser = FrameParser()
+    frames: list[Frame] = []
+    process.channel.settimeout(20)
+    while not frames:
+        frames += parser.feed(process.channel.recv(4096))
+    yield Booted(runtime, process, frames[0])
+    process.kill()
+    runtime.close()
+
+
+@pytest.fixture(scope="session")
+def measured(image: Image) -> BootMeasurement:
+    need_machines()
+    return measure_image(image)
