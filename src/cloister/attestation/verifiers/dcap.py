@@ -53,7 +53,7 @@ from cloister.attestation.verifiers.dcap_quote import CERTIFICATE_CHAIN, TEE_SGX
 from cloister.errors import CloisterError, DecodeError, VerificationError, quoted
 
 MAX_DOCUMENTS = 16
-"""So many documents of one kind are looked at."""
+"""So many documents of one kind are looked at; of a larger collection only those that name the platform's model."""
 
 _TEES = {EvidenceKind.TDX: TEE_TDX, EvidenceKind.SGX: TEE_SGX}
 _REASONS = (
@@ -165,6 +165,9 @@ def _choose(quote: Quote, contents: Sequence[bytes], roots: Sequence[bytes], kin
     carried = _parse_pck(quote.chain, roots) if quote.certification_type == CERTIFICATE_CHAIN else None
     sound: list[Match] = []
     refusals: list[CloisterError] = []
+    if carried is not None and len(contents) > MAX_DOCUMENTS:
+        # A collection of many platforms: the model's number stands in the document as text.
+        contents = [content for content in contents if carried.fmspc.upper().encode() in content.upper()]
     for content in contents[:MAX_DOCUMENTS]:
         try:
             document = parse_document(content)

@@ -30,14 +30,8 @@ _REGISTERS = {
 }
 """Offsets in the TD report; each has 48 bytes. SEAM attributes, TD attributes and XFAM stand at 112, 120 and 128."""
 
-_LATER_REGISTERS = {
-    "mrservicetd": (600, 48),
-    "tdid": (649, 32),
-    "devinfo": (681, 48),
-    "initservicetdhash": (729, 48),
-    "curservicetdhash": (829, 48),
-}
-"""Offset and length of what TD 1.5 and its extended form add."""
+_LATER_REGISTERS = {"mrservicetd": 600, "devinfo": 681, "initservicetdhash": 729, "curservicetdhash": 829}
+"""Offsets of what TD 1.5 and its extended form add, 48 bytes each. The latter's TD id, 32 bytes, stands at 649."""
 
 
 def verify_tdx(payload: bytes, collateral: Collateral, now: int) -> Claims:
@@ -54,9 +48,7 @@ def verify_tdx(payload: bytes, collateral: Collateral, now: int) -> Claims:
     bits = int.from_bytes(body[120:128], "little")
     registers = {name: body[offset : offset + 48] for name, offset in _REGISTERS.items()}
     measurement = registers.pop("mrtd")
-    for name, (offset, size) in _LATER_REGISTERS.items():
-        if len(body) >= offset + size:
-            registers[name] = body[offset : offset + size]
+    registers |= {name: body[at : at + 48] for name, at in _LATER_REGISTERS.items() if len(body) >= at + 48}
     attributes: dict[str, Attribute] = {
         **verified.attributes,
         "tdattributes": body[120:128].hex(),
@@ -65,6 +57,8 @@ def verify_tdx(payload: bytes, collateral: Collateral, now: int) -> Claims:
         "migratable": bool(bits & _MIGRATABLE),
         **{name: bool(bits & flag) for name, flag in _FLAGS.items()},
     }
+    if len(body) > 681:
+        attributes["tdid"] = body[649:681].hex()
     return Claims(
         kind=EvidenceKind.TDX,
         measurement=measurement,

@@ -83,7 +83,7 @@ def test_version_5(body: int) -> None:
     assert (claims.measurement, claims.report_data) == (b"\x77" * 48, REPORT_DATA)
     assert claims.attributes["quote_version"] == 5
     assert ("mrservicetd" in claims.registers) == (body >= 15)
-    assert claims.registers.get("tdid") == (b"\x61" * 32 if body == 16 else None)
+    assert claims.attributes.get("tdid") == ("61" * 32 if body == 16 else None)
     assert claims.registers.get("curservicetdhash") == (b"\x64" * 48 if body == 16 else None)
 
 
@@ -242,6 +242,13 @@ def test_noise_beside_a_sound_document_is_passed_over(kind: EvidenceKind) -> Non
     sound = AUTHORITY.document(kind).content
     assert documents(kind, b"{", sound, b"").ask(kind) == Case().ask(kind)
     assert documents(kind, IMPOSTOR.document(kind).content, sound).ask(kind) == Case().ask(kind)
+
+
+@BOTH
+def test_a_large_collection_is_searched_by_platform(kind: EvidenceKind) -> None:
+    others = [AUTHORITY.document(kind, Knobs(fmspc=bytes([1, i, 0, 0, 0, 0]))).content for i in range(20)]
+    assert documents(kind, *others, AUTHORITY.document(kind).content).ask(kind) == Case().ask(kind)
+    assert refusal(lambda: documents(kind, *others).ask(kind)) == "collateral-missing"
 
 
 @BOTH
