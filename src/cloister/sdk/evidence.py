@@ -191,9 +191,10 @@ def _build_evidence(given: Evidence, chain: Sequence[bytes]) -> Evidence:
     match given.kind:
         case EvidenceKind.SNP if len(given.payload) == REPORT_SIZE:
             return Evidence(given.kind, build_snp_evidence(given.payload, chain))
-        case EvidenceKind.SNP_VTPM if given.payload[:1] == b"{":
+        case EvidenceKind.SNP_VTPM if given.payload.lstrip()[:1] == b"{":
             from cloister.attestation.tpm.azure import import_az_snp_vtpm
 
-            return import_az_snp_vtpm(given.payload, chain=chain)
+            # The certificates go into the collateral: there, one of another chip does no harm.
+            return import_az_snp_vtpm(given.payload)
         case _:
             return given

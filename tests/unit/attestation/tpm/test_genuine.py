@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from cloister.attestation.tpm.azure import (
 from cloister.attestation.tpm.structures import parse_quote
 from cloister.attestation.verify import appraise, read_claims
 from cloister.errors import DecodeError, VerificationError
+from cloister.sdk.evidence import load_exhibit
 
 NOW = calendar.timegm((2025, 6, 1, 0, 0, 0))
 MILAN = Collateral(((EvidenceKind.SNP_VTPM, AMD_ARK_MILAN),))
@@ -146,6 +148,21 @@ def test_genuine_reports_do_not_bear_a_change(offset):
     evidence = import_vtpm_quote(bytes(report), parse_vtpm_quote(genuine("vtpm/quote.bin")), chain())
     with pytest.raises((DecodeError, VerificationError)):
         read_claims(evidence, MILAN, NOW)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("certificates", ["vtpm/vcek.pem", "snp/ask_ark_milan.pem"])
+def test_a_person_reads_the_documents_as_files(version, certificates, tmp_path):
+    """The first bundle also holds the chip key of another machine: beside the evidence it does no harm."""
+    for name in (f"vtpm/evidence-v{version}.json", certificates):
+        (tmp_path / Path(name).name).write_bytes(genuine(name))
+    exhibit = load_exhibit(
+        tmp_path / f"evidence-v{version}.json",
+        "snp-vtpm",
+        certificates=[tmp_path / Path(certificates).name],
+        at="2025-06-01",
+    )
+    assert exhibit.claims().report_data == b"challenge"
 
 
 BAD_DOCUMENTS = {
