@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cloister.errors import DecodeError, NotFound, VerificationError, quoted
+from cloister.protocol.codec import parse_json
 from cloister.worker.vm.packages import Package
 
 VERSION = 1
@@ -82,27 +83,22 @@ def parse_manifest(raw: bytes) -> Manifest:
     Raises:
         DecodeError: another form. VerificationError: a package's name, version or digest is none.
     """
-    if len(raw) > MOST_MANIFEST:
-        raise DecodeError(f"the image's manifest has more than {MOST_MANIFEST} bytes")
-    try:
-        match json.loads(raw):
-            case {
-                "version": 1,
-                "command_line": str(command_line),
-                "packages": list(packages),
-                "files": dict(files),
-                "outputs": dict(outputs),
-                "python": str(python),
-                **rest,
-            } if not rest:
-                digests = [*files.values(), *outputs.values()]
-                if not all(isinstance(digest, str) and _HEX.fullmatch(digest) for digest in digests):
-                    raise DecodeError("the image's manifest has digests that are none")
-                return Manifest(command_line, tuple(_parse_package(item) for item in packages), files, outputs, python)
-            case _:
-                raise DecodeError("the image's manifest has another form than this version's")
-    except (ValueError, RecursionError) as error:
-        raise DecodeError("the image's manifest is no JSON") from error
+    match parse_json(raw, cap=MOST_MANIFEST):
+        case {
+            "version": 1,
+            "command_line": str(command_line),
+            "packages": list(packages),
+            "files": dict(files),
+            "outputs": dict(outputs),
+            "python": str(python),
+            **rest,
+        } if not rest:
+            digests = [*files.values(), *outputs.values()]
+            if not all(isinstance(digest, str) and _HEX.fullmatch(digest) for digest in digests):
+                raise DecodeError("the image's manifest has digests that are none")
+            return Manifest(command_line, tuple(_parse_package(item) for item in packages), files, outputs, python)
+        case _:
+            raise DecodeError("the image's manifest has another form than this version's")
 
 
 def load_image(folder: Path) -> Image:
