@@ -231,6 +231,20 @@ def test_swtpm_starts_only_on_a_state_and_ends_with_its_owner(tmp_path: Path) ->
         Swtpm.start_in_place(damaged)
 
 
+def test_a_root_gives_swtpm_a_user_without_rights(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a process another user")
+    user = 1_900_000_042
+    with Swtpm.start(load_tpm_root(tmp_path / "tpm", "home").state, user=user) as swtpm:
+        status = Path(f"/proc/{swtpm.pid}/status").read_text()
+        found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert set(found["Uid"].split()) == set(found["Gid"].split()) == {str(user)}
+        assert found["Groups"].strip() == ""
+        assert int(found["CapEff"], 16) == 0
+        assert found["NoNewPrivs"] == "1"
+        assert {path.stat().st_uid for path in (swtpm.socket.parent, *swtpm.socket.parent.iterdir())} == {user}
+
+
 OWNER = """
 import sys, time
 from pathlib import Path

@@ -83,6 +83,8 @@ def _serve(host: HostChannel, work: Path) -> int:
         # What went wrong may quote secrets; its kind does not.
         host.fail(TaskError(Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE, f"the agent failed: {type(error).__name__}"))
         return 1
+    finally:
+        keys.wipe()
     return 0
 
 

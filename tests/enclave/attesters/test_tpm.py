@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import time
+import tty
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.enclave.attesters.machine import Machine, booted
 
 from cloister.attestation.evidence import Evidence, EvidenceKind
 from cloister.attestation.tpm.payload import MAX_EVENT_LOG, parse_tpm_payload
 from cloister.attestation.verify import read_claims
+from cloister.enclave.attesters import tpm_commands
 from cloister.enclave.attesters.tpm import AK_CERTIFICATE_INDEX, AK_HANDLE, TpmAttester
 from cloister.enclave.attesters.tpm_commands import (
+    EMPTY_PASSWORD,
     TpmRefused,
     build_selection,
+    execute,
     extend_pcr,
     quote_pcrs,
     read_nv,
     read_pcrs,
+    sized,
 )
 from cloister.enclave.attesters.transceivers import DeviceTransceiver
 from cloister.errors import CloisterError, LocalError, RemoteError, UnavailableError, VerificationError
@@ -118,9 +127,6 @@ def test_the_event_log_must_be_there_and_small(machine: Machine) -> None:
 
 
 def test_the_guest_cannot_write_what_the_authority_certified(machine: Machine) -> None:
-    password = struct.pack(">IHBH", 0x40000009, 0, 0, 0)
-    from cloister.enclave.attesters.tpm_commands import execute, sized
-
     for hierarchy, index in ((0x40000001, 0x01800002), (0x4000000C, 0x01C0000A)):
         content = read_nv(machine.tpm, index)
         with pytest.raises(TpmRefused):
@@ -128,7 +134,7 @@ def test_the_guest_cannot_write_what_the_authority_certified(machine: Machine) -
                 machine.tpm,
                 0x137,
                 handles=(hierarchy, index),
-                authorizations=(password,),
+                authorizations=(EMPTY_PASSWORD,),
                 parameters=sized(b"other") + bytes(2),
             )
         assert read_nv(machine.tpm, index) == content
@@ -216,22 +222,47 @@ NONSENSE = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_is_refused(name: str, tmp_path: Path) -> None:
-    class Nonsense:
-        def exchange(self, command: bytes) -> bytes:
-            return NONSENSE[name]
-
     with pytest.raises(CloisterError) as refused:
-        TpmAttester(Nonsense(), tmp_path / "log").measure_app(APP)
+        TpmAttester(Answers(NONSENSE[name]), tmp_path / "log").measure_app(APP)
     assert refused.value.code == "tpm-malformed"
+
+
+class Answers:
+    """Answers every command with these bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def exchange(self, command: bytes) -> bytes:
+        return self._answer
+
+
+@given(tag=st.sampled_from((0x8001, 0x8002)), body=st.binary(max_size=200), inner=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_any_answer_is_read_or_refused(tag: int, body: bytes, inner: bool) -> None:
+    if inner:
+        body = struct.pack(">I", len(body)) + body
+    tpm = Answers(struct.pack(">HII", tag, 10 + len(body), 0) + body)
+    for ask in (
+        lambda: read_pcrs(tpm, (0, 15)),
+        lambda: quote_pcrs(tpm, AK_HANDLE, bytes(32), (0, 15)),
+        lambda: read_nv(tpm, AK_CERTIFICATE_INDEX),
+        lambda: extend_pcr(tpm, 15, APP),
+    ):
+        with suppress(CloisterError):
+            ask()
+
+
+def test_a_tpm_that_stays_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tpm_commands, "_BUSY_SECONDS", 0.05)
+    with pytest.raises(UnavailableError, match="busy"):
+        read_pcrs(Answers(busy(0x922)), (15,))
 
 
 def test_a_device_that_is_absent_or_silent_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="does not open"):
         DeviceTransceiver(tmp_path / "tpmrm0")
     # A terminal's far end behaves as a device does: written commands go nowhere, and nothing comes back.
-    import os
-    import tty
-
     ours, theirs = os.openpty()
     tty.setraw(theirs)
     device = DeviceTransceiver(Path(os.ttyname(theirs)), seconds=0.05)
