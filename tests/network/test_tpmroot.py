@@ -8,7 +8,10 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,7 @@ tpmroot.load_tpm_root(Path(sys.argv[1]), "home")
 def test_killed_anywhere_and_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "tpm"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment["TMPDIR"] = str(tmp_path)
     roots = set()
     for delay in (0.0, 0.01, 0.02, 0.03, 0.045):
         with subprocess.Popen(
@@ -193,6 +197,7 @@ def test_killed_anywhere_and_run_again(tmp_path: Path) -> None:
         if (folder / "root.der").is_file():
             roots.add((folder / "root.der").read_bytes())
         assert not [state for state in folder.glob("machine-*") if not (state / "tpm2-00.permall").is_file()]
+    _wait_for_none_of(str(tmp_path))
     root = load_tpm_root(folder, "home")
     assert roots <= {root.root}, "a root that somebody may have read is never replaced"
     assert not list(folder.glob(".machine-*"))
@@ -254,7 +259,7 @@ time.sleep(60)
 """
 
 
-def test_swtpm_dies_with_a_killed_owner(tmp_path: Path) -> None:
+def test_swtpm_dies_with_a_killed_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = load_tpm_root(tmp_path / "tpm", "home")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     environment["TMPDIR"] = str(tmp_path)
@@ -265,18 +270,25 @@ def test_swtpm_dies_with_a_killed_owner(tmp_path: Path) -> None:
         pid = int(process.stdout.readline())
         assert Path(f"/proc/{pid}").exists()
         process.kill()
+    _wait_for_none_of(str(tmp_path))
+    (left,) = tmp_path.glob("cloister-tpm-*")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    Swtpm.start(root.state).stop()
+    assert not left.exists(), "what the killed one left is removed by the next"
+
+
+def _wait_for_none_of(word: str) -> None:
+    """Wait until no process has ``word`` in its arguments."""
     deadline = time.monotonic() + 10
-    while _alive(pid):
+    while any(word in arguments for arguments in _arguments()):
         assert time.monotonic() < deadline, "swtpm outlived its owner"
         time.sleep(0.01)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return state.rpartition(")")[2].split()[0] != "Z"
+def _arguments() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_text(errors="replace")
 
 
 def _empty(path: Path) -> Path:

@@ -24,6 +24,7 @@ STATE_FILES = ("tpm2-00.permall",)
 """What a TPM keeps without power. Its volatile state and lock are not part of a copy."""
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
+_FOLDER = "cloister-tpm"
 _SOCKET_NAME = "tpm"
 _LONGEST_SOCKET_PATH = 107
 _LOG_CAP = 2000
@@ -56,7 +57,7 @@ class Swtpm:
         missing = [name for name in STATE_FILES if not (state / name).is_file()]
         if missing:
             raise ConfigurationError(f"{state} holds no TPM: {missing[0]} is missing", hint="enrol the TPM again")
-        folder = Path(tempfile.mkdtemp(prefix="cloister-tpm-"))  # 0700
+        folder = _make_folder()
         try:
             for name in STATE_FILES:
                 shutil.copyfile(state / name, folder / name)
@@ -77,7 +78,7 @@ class Swtpm:
 
         ``socket`` takes raw TPM commands from one client at a time; the TPM was started up. Raises as ``start`` does.
         """
-        folder = Path(tempfile.mkdtemp(prefix="cloister-tpm-"))
+        folder = _make_folder()
         socket = folder / _SOCKET_NAME
         try:
             arguments = ["--server", f"type=unixio,path={socket},mode=0600", "--flags", "not-need-init,startup-clear"]
@@ -128,6 +129,15 @@ def find_swtpm() -> str:
     return found
 
 
+def _make_folder() -> Path:
+    """A folder (0700) for socket, log and copied state; those of owners that were killed are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}-*-*"):
+        owner = left.name.split("-")[2]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}-{os.getpid()}-"))
+
+
 def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> subprocess.Popen[bytes]:
     """Start swtpm and wait until its socket is there."""
     socket, log = folder / _SOCKET_NAME, folder / "log"
@@ -138,7 +148,9 @@ def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> 
     command = [_need("prlimit"), "--core=0:0", "--", _need("setpriv"), "--pdeathsig", "KILL", "--no-new-privs"]
     if user is not None:
         command += ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps=-all"]
-    command += ["--", find_swtpm(), "socket", "--tpm2", "--tpmstate", f"dir={state},mode=0600", *channel]
+    # The kernel's tie is made by setpriv: an owner that was killed before that is noticed by whom the child has got since.
+    command += ["--", "/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
+    command += [find_swtpm(), "socket", "--tpm2", "--tpmstate", f"dir={state},mode=0600", *channel]
     command += ["--log", f"file={log},level=1"]
     process = _start_tied(command)
     deadline = time.monotonic() + _START_SECONDS
