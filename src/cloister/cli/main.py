@@ -80,6 +80,8 @@ def _fail(error: dict[str, Any], *, as_json: bool) -> None:
         click.echo(json.dumps({"error": error}), err=True)
         return
     click.secho(f"error: {error['message']}", fg="red", err=True)
+    if "part" in error:
+        click.echo(f"part:  {error['part']}", err=True)
     if error["hint"]:
         click.echo(f"hint:  {error['hint']}", err=True)
 
@@ -104,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = cli.main(args=given, prog_name="cloister", standalone_mode=False)
     except CloisterError as error:
-        _fail({"code": error.code, "message": error.message, "hint": error.hint}, as_json=as_json)
+        part = {} if error.part is None else {"part": error.part}
+        _fail({"code": error.code, "message": error.message, "hint": error.hint, **part}, as_json=as_json)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
