@@ -156,7 +156,7 @@ class LocalNetwork:
             start_block=deployment.block,
         )
         announce("starting market, SMS, scheduler, indexer and storage gateway")
-        values = reference_values(self._state, options.enclave)
+        values = reference_values(self._state, options.enclave, announce)
         self._composition = Composition(Backends(description, accounts, self._state, rpc, values))
         self._composition.start(port)
         self._state.save_documents(description, values)

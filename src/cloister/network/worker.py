@@ -54,7 +54,7 @@ def run_worker(name: str, *, slots: int) -> None:
             sender=TransactionSender(
                 rpc, key, TransactionJournal(state.path("journals", f"{rpc.chain_id}-{key.address.lower()}.sqlite"))
             ),
-            enclaves=Enclaves(runtime, spec),
+            enclaves=Enclaves(runtime, spec, warm=runtime.quick),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):

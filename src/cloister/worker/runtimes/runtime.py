@@ -54,6 +54,11 @@ class EnclaveProcess(Protocol):
 class Runtime(Protocol):
     """Starts enclaves. Safe to use from several threads."""
 
+    @property
+    def quick(self) -> bool:
+        """Whether a start costs so little that the next enclave may be started while another one computes."""
+        ...
+
     def launch(self, spec: EnclaveSpec) -> EnclaveProcess:
         """Start an enclave; it is killed when this process dies.
 

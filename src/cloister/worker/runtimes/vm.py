@@ -76,6 +76,11 @@ class VmRuntime:
         # The kernel ends a machine when the thread that started it ends, so one thread starts all and outlives them.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="machine-starter")
 
+    @property
+    def quick(self) -> bool:
+        """With KVM; without, a boot keeps a processor busy for half a minute."""
+        return self.accelerator is Accelerator.KVM
+
     def launch(self, spec: EnclaveSpec) -> EnclaveProcess:
         """Boot a machine and wait until its agent is ready."""
         return self.boot(spec)[0]
