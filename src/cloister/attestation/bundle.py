@@ -16,6 +16,7 @@ from typing import Final
 
 from cloister.attestation.cbor import Value, build_cbor, parse_cbor
 from cloister.attestation.collateral import Document
+from cloister.attestation.depth import check_depth
 from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.pieces import MAX_BODY, Family, PieceId, PieceName
 from cloister.attestation.provenance import Floor
@@ -84,7 +85,9 @@ def _kind_of_dcap(content: bytes) -> EvidenceKind:
     if len(content) > MAX_BODY:
         raise TooLarge(f"a json file of {len(content)} bytes is over the cap of {MAX_BODY}")
     try:
-        return EvidenceKind(json.loads(json.loads(content)["tcb_info"])["id"].lower())
+        return EvidenceKind(
+            json.loads(check_depth(json.loads(check_depth(content))["tcb_info"].encode()))["id"].lower()
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DecodeError("the file is json and no QuoteCollateralV3", code="collateral-malformed") from error
 

@@ -30,6 +30,7 @@ from enum import StrEnum
 from typing import Final
 
 from cloister.attestation.collateral import Collateral, Document
+from cloister.attestation.depth import check_depth
 from cloister.attestation.evidence import EvidenceKind
 from cloister.errors import DecodeError, InputError, TooLarge, quoted
 
@@ -198,7 +199,7 @@ def _split_dcap(content: bytes) -> tuple[Piece, ...]:
             f"the dcap document has {len(content)} bytes; the cap is {MAX_BODY}", code="collateral-too-large"
         )
     try:
-        value = json.loads(content)
+        value = json.loads(check_depth(content))
         texts = {name: value[name] for name in DCAP_MEMBERS}
         raw = {name: str.encode(text) for name, text in texts.items()}  # refuses what is no text
         binary = {name: bytes.fromhex(texts[name]) for name in DCAP_MEMBERS if name.endswith(("_crl", "_signature"))}

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from cloister.attestation.depth import check_depth
 from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.pieces import Family, Piece, PieceId, PieceName
 from cloister.attestation.policy import CLOCK_SKEW
@@ -106,6 +107,8 @@ def prove_piece(piece: Piece, *, roots: Sequence[bytes], now: int, known: Sequen
     anchors = [_load_certificate(root) for root in roots]
     try:
         key, anchor, issued, over, floor = _read(piece, anchors, known)
+        if piece.chain:
+            piece = replace(piece, chain=_write_chain(piece.chain, anchor))
     except _FAILURES as error:
         raise DecodeError(f"the {piece.name} does not parse", code="collateral-malformed") from error
     what = PieceId(piece.family, piece.name, key)
@@ -176,7 +179,7 @@ def _read_statement(piece: Piece, anchors: Sequence[x509.Certificate], known: Se
     except InvalidSignature as error:
         raise VerificationError(f"the signature of the {piece.name} is wrong", code="collateral-signature") from error
     try:
-        value = json.loads(piece.body)
+        value = json.loads(check_depth(piece.body))
         kinds = _STATEMENT_IDS if piece.name is PieceName.TCB_INFO else _IDENTITY_IDS
         kind, evaluation = kinds[value["id"]], value["tcbEvaluationDataNumber"]
         issued, over = _parse_date(value["issueDate"]), _parse_date(value["nextUpdate"])
@@ -192,6 +195,8 @@ def _read_statement(piece: Piece, anchors: Sequence[x509.Certificate], known: Se
 
 def _read_crl(piece: Piece, issuer: x509.Certificate, anchor: x509.Certificate, key: str) -> _Read:
     crl = x509.load_der_x509_crl(piece.body)
+    if not piece.body.endswith(b"\0" + crl.signature):  # a BIT STRING of whole bytes, and nothing behind it
+        raise DecodeError(f"the {piece.name} has another encoding than DER", code="collateral-malformed")
     if crl.issuer != issuer.subject or not _signed_by(crl, issuer):
         raise VerificationError(f"the {piece.name} is not signed by its issuer", code="collateral-signature")
     if crl.next_update_utc is None:
@@ -234,6 +239,12 @@ def _read_amd_certificate(piece: Piece, anchors: Sequence[x509.Certificate], kno
     return key, anchor, issued, min(_timestamp(each.not_valid_after_utc) for each in chain), Floor(issued)
 
 
+def _write_chain(chain: bytes, anchor: x509.Certificate) -> bytes:
+    """The chain as far as it was proven, in one form: what else came in it is not kept."""
+    signer = x509.load_pem_x509_certificates(chain)[0]
+    return signer.public_bytes(Encoding.PEM) + anchor.public_bytes(Encoding.PEM)
+
+
 def _walk(
     chain: bytes, anchors: Sequence[x509.Certificate], known: Sequence[RootedPiece], *, ca: bool
 ) -> tuple[x509.Certificate, x509.Certificate]:
@@ -243,7 +254,7 @@ def _walk(
     certificates = x509.load_pem_x509_certificates(chain)
     if len(certificates) > 4:
         raise DecodeError(f"a chain of {len(certificates)} certificates", code="collateral-malformed")
-    signer = certificates[0]
+    signer = _strict(certificates[0])
     anchor = _issuer(signer, anchors)
     if anchor is None or _fingerprint(anchor) == _fingerprint(signer):
         raise VerificationError("the chain does not lead to a trusted root", code="untrusted-root")
@@ -355,9 +366,16 @@ def _chip_key(certificate: x509.Certificate) -> str:
 
 def _load_certificate(der: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
+        return _strict(x509.load_der_x509_certificate(der))
     except _FAILURES as error:
         raise DecodeError("a certificate does not parse", code="collateral-malformed") from error
+
+
+def _strict(certificate: x509.Certificate) -> x509.Certificate:
+    """Refuse the other spellings of one signature that the library reads: a BIT STRING here has whole bytes."""
+    if not certificate.public_bytes(Encoding.DER).endswith(b"\0" + certificate.signature):
+        raise DecodeError("a certificate has another encoding than DER", code="collateral-malformed")
+    return certificate
 
 
 def _fingerprint(certificate: x509.Certificate) -> bytes:

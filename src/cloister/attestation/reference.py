@@ -19,6 +19,7 @@ from typing import Any, Final
 import coincurve
 from Crypto.Hash import keccak
 
+from cloister.attestation.depth import check_depth
 from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
 
 VERSION: Final = 1
@@ -81,7 +82,7 @@ def verify_reference(encoded: bytes, *, chain_id: int, hub: bytes, sms: bytes) -
 
 def _parse(encoded: bytes) -> tuple[dict[str, Any], bytes]:
     try:
-        given = json.loads(encoded, object_pairs_hook=_unique)
+        given = json.loads(check_depth(encoded), object_pairs_hook=_unique)
         if set(given) != _MEMBERS or given["version"] != VERSION:
             raise DecodeError(
                 f"the reference values have not the members of version {VERSION}", code="reference-malformed"

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cloister.attestation.depth import check_depth
 from cloister.attestation.pieces import MAX_BODY, Family, Piece, PieceId, PieceName
 from cloister.errors import DecodeError, NotFound
 from cloister.transport import Answer, Http
@@ -150,7 +151,7 @@ def _platform_pieces(platforms: Sequence[str]) -> list[PieceId]:
 def _statement(wanted: PieceId, answer: Answer, member: str, headers: Sequence[str]) -> Piece:
     """Cut the signed JSON out of its answer byte by byte: what is parsed and written anew has another signature."""
     try:
-        text = answer.body.decode("ascii")
+        text = check_depth(answer.body).decode("ascii")
         head = re.match(rf'\s*\{{\s*"{member}"\s*:\s*', text)
         if head is None:
             raise DecodeError(f"the answer for {wanted} holds no {member}", code="collateral-malformed")
