@@ -22,6 +22,7 @@ from typing import Any
 from cloister.attestation.cbor import Value, build_cbor, parse_cbor
 from cloister.attestation.collateral import MAX_COLLATERAL
 from cloister.attestation.cose import Sign1, build_header, build_sign1, check_signer, parse_sign1, sign_payload
+from cloister.attestation.depth import check_depth
 from cloister.attestation.fields import Fields
 from cloister.attestation.issuance import IAT, DatasetUse, build_use
 from cloister.attestation.transparency import MAX_ENTRY, LogOrigin, SignedHead, check_path, fold_path, verify_head
@@ -329,8 +330,8 @@ def _read_log(fields: Fields) -> LogProof:
 
 def _parse_entry(entry: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(entry)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(check_depth(entry))
+    except (ValueError, DecodeError) as error:
         raise VerificationError("the log's entry is not JSON", code=_PROOF) from error
     if not isinstance(value, dict):
         raise VerificationError("the log's entry is not an object", code=_PROOF)
