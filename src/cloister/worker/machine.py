@@ -26,10 +26,13 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``root`` stands before every path of a file, ``search`` is where programs are looked for."""
+    """``root`` stands before every path of a file, ``search`` is where programs are looked for, ``seconds`` is the longest
+    that one may run.
+    """
 
     root: Path = Path("/")
     search: str = field(default_factory=lambda: os.environ.get("PATH", _ENVIRONMENT["PATH"]))
+    seconds: float = SECONDS
 
     def text(self, path: str) -> str | None:
         """The start of a file, or None when it cannot be read."""
@@ -54,7 +57,7 @@ class Machine:
         """Where a program is."""
         return shutil.which(name, path=self.search)
 
-    def run(self, *command: str, seconds: float = SECONDS) -> Ran:
+    def run(self, *command: str) -> Ran:
         """Run a program without input, in a session of its own."""
         try:
             done = subprocess.run(
@@ -63,11 +66,11 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
-                timeout=seconds,
+                timeout=self.seconds,
                 start_new_session=True,
             )
         except subprocess.TimeoutExpired:
-            return Ran(None, f"did not end within {seconds:g} s")
+            return Ran(None, f"did not end within {self.seconds:g} s")
         except OSError as error:
             return Ran(None, error.strerror or "cannot be started")
         words = (done.stdout.strip() or done.stderr.strip())[:_READ_CAP].decode("utf-8", "replace")
