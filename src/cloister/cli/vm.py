@@ -8,14 +8,8 @@ from pathlib import Path
 import click
 
 from cloister.errors import InputError
-from cloister.sdk.home import home_folder
 
 _LOCK_CAP = 4 << 20
-
-
-def image_folder() -> Path:
-    """Where an image is built to and looked for when none is named."""
-    return home_folder() / "vm" / "image"
 
 
 @click.group()
@@ -33,16 +27,18 @@ def vm() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
 def build(output: Path | None, lock: Path | None, *, as_json: bool) -> None:
     """Build the image from Debian packages, this installation's agent and its libraries. Same inputs, same bytes."""
+    from cloister.network.enclaves import machines_folder
     from cloister.worker.vm.builder import build_image
     from cloister.worker.vm.image import parse_manifest
+    from cloister.worker.vm.kept import image_folder
 
     demanded = None
     if lock is not None:
         with lock.open("rb") as file:
             demanded = parse_manifest(file.read(_LOCK_CAP + 1))
     image = build_image(
-        output or image_folder(),
-        cache=home_folder() / "vm" / "packages",
+        output or image_folder(machines_folder()),
+        cache=machines_folder() / "packages",
         lock=demanded,
         announce=lambda text: None if as_json else click.secho(text, dim=True, err=True),
     )
@@ -65,13 +61,15 @@ def measure(image: Path | None, processors: int, *, as_json: bool) -> None:
     """Boot IMAGE once with a TPM of its own and print what was measured: the reference value for policies."""
     from cloister.attestation.tpm.boot import describe_boot
     from cloister.attestation.tpm.payload import BOOT_PCRS
+    from cloister.network.enclaves import machines_folder
     from cloister.worker.vm.image import load_image
+    from cloister.worker.vm.kept import image_folder
     from cloister.worker.vm.measure import HELD, measure_image
     from cloister.worker.vm.qemu import VmOptions
 
     if processors < 1:
         raise InputError(f"a machine has at least one processor, not {processors}")
-    loaded = load_image(image or image_folder())
+    loaded = load_image(image or image_folder(machines_folder()))
     if not as_json:
         click.secho("booting the image once", dim=True, err=True)
     found = measure_image(loaded, VmOptions(processors=processors))

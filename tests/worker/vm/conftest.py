@@ -13,7 +13,7 @@ from cloister.protocol.channel import Frame, FrameParser
 from cloister.worker.runtimes.runtime import EnclaveSpec, Platform
 from cloister.worker.runtimes.vm import VmProcess, VmRuntime
 from cloister.worker.vm.image import Image
-from cloister.worker.vm.measure import BootMeasurement, measure_image
+from cloister.worker.vm.measure import BootMeasurement, read_boot
 from cloister.worker.vm.swtpm import Swtpm
 
 SPEC = EnclaveSpec(Platform("tpm"))
@@ -47,23 +47,27 @@ class Booted:
     runtime: VmRuntime
     process: VmProcess
     ready: Frame
+    measured: BootMeasurement
 
 
 @pytest.fixture(scope="session")
 def booted(image: Image, factory_tpm: Path) -> Iterator[Booted]:
     runtime = VmRuntime(image, factory_tpm)
-    process, _ = runtime.boot(SPEC)
+    process, port = runtime.boot(SPEC, report=True)
+    assert port is not None
+    with port:
+        measured = read_boot(image, port, 0.0)
     parser = FrameParser()
     frames: list[Frame] = []
     process.channel.settimeout(20)
     while not frames:
         frames += parser.feed(process.channel.recv(4096))
-    yield Booted(runtime, process, frames[0])
+    yield Booted(runtime, process, frames[0], measured)
     process.kill()
     runtime.close()
 
 
 @pytest.fixture(scope="session")
-def measured(image: Image) -> BootMeasurement:
-    need_machines()
-    return measure_image(image)
+def measured(booted: Booted) -> BootMeasurement:
+    """What the booted machine's TPM held when its agent was ready."""
+    return booted.measured

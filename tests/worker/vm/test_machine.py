@@ -23,7 +23,7 @@ from cloister.errors import ConfigurationError, UnavailableError, VerificationEr
 from cloister.protocol.channel import Frame, build_frame
 from cloister.worker.runtimes.vm import VmRuntime
 from cloister.worker.vm.image import COMMAND_LINE, INITRAMFS, MANIFEST, Image, load_image
-from cloister.worker.vm.measure import BootMeasurement, expected_pcr9, measure_image
+from cloister.worker.vm.measure import BootMeasurement, expected_pcr9, measure_image, verify_boot
 from cloister.worker.vm.qemu import VmOptions
 
 SLOW = 200
@@ -125,8 +125,6 @@ def test_another_command_line_is_another_measurement(image: Image) -> None:
 
 def test_a_machine_that_says_other_than_its_image_is_not_believed(image: Image, measured: BootMeasurement) -> None:
     """The check of a report, on this boot's own report and an image that it is not of."""
-    from cloister.worker.vm.measure import _check
-
     report = Frame(
         "boot",
         {
@@ -136,15 +134,15 @@ def test_a_machine_that_says_other_than_its_image_is_not_believed(image: Image, 
         },
         measured.log,
     )
-    assert _check(image, report, 1.0).measurement == measured.measurement
+    assert verify_boot(image, report, 1.0).measurement == measured.measurement
     other = dataclasses.replace(
         image, manifest=dataclasses.replace(image.manifest, command_line="console=ttyS0 cloister.simulated=yes")
     )
     with pytest.raises(VerificationError, match="PCR 9"):
-        _check(other, report, 1.0)
+        verify_boot(other, report, 1.0)
     forged = {**report.header["pcrs"], "4": "0" * 64}
     with pytest.raises(VerificationError):
-        _check(image, Frame("boot", {**report.header, "pcrs": forged}, report.body), 1.0)
+        verify_boot(image, Frame("boot", {**report.header, "pcrs": forged}, report.body), 1.0)
     assert parse_event_log(report.body) == measured.events
 
 

@@ -37,13 +37,14 @@ from cloister.worker.vm.qemu import (
 from cloister.worker.vm.swtpm import Swtpm, find_swtpm
 
 ENDED = b"cloister: the agent ended with "
+_SIGNS = ("Kernel panic", "cloister: the boot failed", "cloister: the agent did not start")
 _ESCAPES = re.compile(r"\x1b\[[0-9;=?]*[A-Za-z]")
 """The firmware clears a screen that is not there."""
 _FIRST_USER = 1_900_000_000
 _USERS = 1 << 24
 _BUFFER = 4 << 20
 _POLL_SECONDS = 0.1
-_CONSOLE_TAIL = 4000
+_CONSOLE_TAIL = 16_000
 _CONSOLE_LINE = 300
 
 
@@ -236,12 +237,13 @@ class VmProcess:
                 self._console = (self._console + data)[-_CONSOLE_TAIL:]
 
     def start_problem(self) -> str:
-        """The console's last line: the kernel's, the boot's or QEMU's own."""
+        """The line of the console that says why: a panic, the boot's own word, or the last one."""
         if self._process.poll() is not None:
             self._listener.join(1.0)
         console = _ESCAPES.sub("", self._console.decode(errors="replace"))
         lines = [line.strip() for line in console.splitlines() if line.strip()]
-        return lines[-1][-_CONSOLE_LINE:] if lines else ""
+        telling = [line for line in lines if any(sign in line for sign in _SIGNS)]
+        return (telling or lines[-1:] or [""])[0][-_CONSOLE_LINE:]
 
     def wait(self, timeout: float | None = None) -> int | None:
         """The agent's exit code where the machine told it, else QEMU's."""

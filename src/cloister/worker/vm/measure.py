@@ -19,7 +19,7 @@ from pathlib import Path
 from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.tpm.events import Event, parse_event_log, verify_replay
 from cloister.attestation.tpm.payload import BOOT_PCRS, MAX_EVENT_LOG, PCR_SIZE, build_boot_measurement
-from cloister.errors import ConfigurationError, RemoteError, UnavailableError, VerificationError
+from cloister.errors import LocalError, RemoteError, UnavailableError, VerificationError
 from cloister.protocol.channel import Frame, FrameParser
 from cloister.worker.runtimes.runtime import EnclaveSpec, Platform
 from cloister.worker.runtimes.vm import VmRuntime
@@ -74,15 +74,23 @@ def measure_image(image: Image, options: VmOptions = VmOptions()) -> BootMeasure
             seconds = time.monotonic() - started
             try:
                 if port is None:
-                    raise ConfigurationError("the machine has no port for its report")
-                report = _read_report(port)
+                    raise LocalError("the machine has no port for its report")
+                with port:
+                    return read_boot(image, port, seconds)
             finally:
                 process.kill()
-                if port is not None:
-                    port.close()
         finally:
             runtime.close()
-    return _check(image, report, seconds)
+
+
+def read_boot(image: Image, port: socket.socket, seconds: float) -> BootMeasurement:
+    """Read the report of a machine that was booted with a port for it, and check it against its image.
+
+    Raises:
+        UnavailableError: there is no report. VerificationError: log, registers and image do not agree. RemoteError: the
+            report has another form.
+    """
+    return verify_boot(image, _read_report(port), seconds)
 
 
 def expected_pcr9(image: Image) -> bytes:
@@ -111,7 +119,12 @@ def _read_report(port: socket.socket) -> Frame:
     raise UnavailableError(f"the machine gave no report of its boot in {_REPORT_SECONDS:g} s")
 
 
-def _check(image: Image, report: Frame, seconds: float) -> BootMeasurement:
+def verify_boot(image: Image, report: Frame, seconds: float) -> BootMeasurement:
+    """Check a machine's report of its boot against the image that was booted.
+
+    Raises:
+        VerificationError, DecodeError: log, registers and image do not agree. RemoteError: another form.
+    """
     pcrs = _parse_pcrs(report)
     if len(report.body) > MAX_EVENT_LOG:
         raise RemoteError(f"the boot's event log has more than {MAX_EVENT_LOG} bytes")
