@@ -13,7 +13,7 @@ from pathlib import Path
 from cloister.errors import CloisterError
 from cloister.files import write_durably
 from cloister.worker.vm.builder import PACKAGE_ROOT, build_image
-from cloister.worker.vm.image import Image, load_image
+from cloister.worker.vm.image import COMMAND_LINE, Image, load_image
 from cloister.worker.vm.measure import measure_image
 from cloister.worker.vm.qemu import VmOptions
 from cloister.worker.vm.rootfs import installed_inputs
@@ -59,6 +59,8 @@ def _load(folder: Path) -> Image | None:
     try:
         image = load_image(folder)
     except CloisterError:
+        return None
+    if image.manifest.command_line != COMMAND_LINE:
         return None
     return image if dict(image.manifest.files) == installed_inputs(PACKAGE_ROOT) else None
 
