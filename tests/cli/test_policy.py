@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.cli.conftest import Town
 from tests.support.genuine import FOLDER, genuine
+from tests.support.network import environment
 from tests.support.sms_world import MEASUREMENT, START, Platform
-from tests.support.terminal import Terminal
+from tests.support.terminal import COMMAND, Terminal
 
 from cloister.cli.main import cli
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, DecodeError
 
 PASSES = {"kind": "simulated", "measurements": [MEASUREMENT.hex()]}
 QUOTE = ("tdx", FOLDER / "dcap" / "tdx_quote", FOLDER / "dcap" / "tdx_quote_collateral.json")
@@ -215,3 +217,37 @@ def test_a_standing_policy_is_set_shown_and_lifted(town: Town, tmp_path: Path) -
     write(tmp_path, {"kind": "tdx"})
     locked = terminal.run("policy", "set", data, rules, "--as", "hospital", "--json", code=2)
     assert "reference values are missing" in locked.error["message"]
+
+
+def test_rules_in_a_grant_hold_at_release_and_explain_the_receipt(town: Town, source: Path, tmp_path: Path) -> None:
+    run, terminal = town.terminal.json, town.terminal
+    (tmp_path / "data").write_text("rows of a grant with rules")
+    data = run("data", "protect", tmp_path / "data", "--as", "hospital")["address"]
+    app = run("app", "deploy", source, "--as", "company")["address"]
+    run("app", "publish", app, "--as", "company")
+    rules = write(tmp_path, {"kind": "simulated", "measurements": "any", "min_svn": 1})
+    grant = run("access", "grant", data, "--app", app, "--hardware", rules, "--as", "hospital")
+    assert grant["policy"]["version"] == 2
+    assert grant["policy"]["hardware"] == {"kind": "simulated", "measurements": "any", "min_svn": 1, "version": 1}
+    run("account", "deposit", "0.5 RLC", "--as", "researcher")
+    words = ("--workerpool-price", "0.02 RLC", "-o", tmp_path / "out", "--as", "researcher", "--timeout", "60")
+    started = run("run", app, "--data", data, *words)
+    receipt = tmp_path / "receipt.cose"
+    with receipt.open("wb") as file:
+        subprocess.run(
+            [*COMMAND, "result", "open", started["task_id"], "--as", "researcher", "--cat", "receipt.cose"],
+            env=environment(terminal.home),
+            stdout=file,
+            check=True,
+        )
+    home = {"CLOISTER_HOME": str(terminal.home)}
+    words = ["policy", "explain", str(rules), "--receipt", str(receipt)]
+    passed = CliRunner().invoke(cli, [*words, "--json"], env=home)
+    assert (passed.exit_code, document(passed)["passes"]) == (0, True), passed.output
+    assert abs(document(passed)["at"] - time.time()) < 300
+    write(tmp_path, {"any_of": [{"kind": "tdx"}, {"kind": "simulated", "measurements": "any", "min_svn": 99}]})
+    refused = CliRunner().invoke(cli, words, env=home)
+    assert refused.exit_code == 77
+    assert refused.stdout.endswith("this evidence is refused: svn-too-low\n")
+    receipt.write_bytes(receipt.read_bytes()[:-1])
+    assert isinstance(CliRunner().invoke(cli, words, env=home).exception, DecodeError)
