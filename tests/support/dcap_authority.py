@@ -148,6 +148,7 @@ class Knobs:
     root_crl_issued: int | None = None
     root_crl_next_update: int | None = None
     signing_not_after: int | None = None
+    signing_not_before: int | None = None
 
 
 SOUND = Knobs()
@@ -323,10 +324,10 @@ class DcapAuthority:
                 knobs.crl_issued or issued,
                 knobs.crl_next_update or until,
             ).hex(),
-            "tcb_info_issuer_chain": self._signing_chain("signing", knobs.signing_not_after),
+            "tcb_info_issuer_chain": self._signing_chain(knobs),
             "tcb_info": tcb_info,
             "tcb_info_signature": _sign(self.key(knobs.tcb_signer), tcb_info.encode()).hex(),
-            "qe_identity_issuer_chain": self._signing_chain("signing", knobs.signing_not_after),
+            "qe_identity_issuer_chain": self._signing_chain(knobs),
             "qe_identity": qe_identity,
             "qe_identity_signature": _sign(self.key(knobs.qe_identity_signer), qe_identity.encode()).hex(),
         }
@@ -400,9 +401,15 @@ class DcapAuthority:
         text = self._pem(self.pck_certificate(machine)) + self._pem(self.pck_ca(machine.ca)) + self._root_pem()
         return text.encode() + b"\0"
 
-    def _signing_chain(self, key: str, not_after: int | None) -> str:
+    def _signing_chain(self, knobs: Knobs) -> str:
         certificate = self._certificate(
-            "Intel SGX TCB Signing", key, "Intel SGX Root CA", "root", serial_of("signing"), not_after=not_after
+            "Intel SGX TCB Signing",
+            "signing",
+            "Intel SGX Root CA",
+            "root",
+            serial_of("signing"),
+            not_before=knobs.signing_not_before,
+            not_after=knobs.signing_not_after,
         )
         return self._pem(certificate) + self._root_pem()
 
@@ -424,6 +431,7 @@ class DcapAuthority:
         ca: bool = False,
         path: int | None = None,
         extension: bytes | None = None,
+        not_before: int | None = None,
         not_after: int | None = None,
     ) -> x509.Certificate:
         public, signer = self.key(key).public_key(), self.key(issuer_key)
@@ -433,7 +441,7 @@ class DcapAuthority:
             .issuer_name(_name(issuer))
             .public_key(public)
             .serial_number(serial)
-            .not_valid_before(_moment(self.now - 400 * DAY))
+            .not_valid_before(_moment(not_before or self.now - 400 * DAY))
             .not_valid_after(_moment(not_after or self.now + 3000 * DAY))
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

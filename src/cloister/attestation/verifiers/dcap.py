@@ -11,8 +11,12 @@ The numbered steps, each of which refuses with a named reason:
 3. a document of the collateral is for this TEE, platform model (FMSPC) and CA, is signed under that root, and is current
    (``dcap_collateral``); of several, the newest speaks;
 4. nothing of the chain is revoked;
-5. the whole chain holds and a TCB level matches: ``dcap-qvl`` (MIT) judges all of it, steps 2 to 4 once more included;
-6. what the library read is what we read.
+5. the PCK certificate signed the QE's report, that names the attestation key, and that signed the quote;
+6. ``dcap-qvl`` (MIT) finds the same once more, the QE to be Intel's, the TD's attributes to be safe, and the TCB levels;
+7. what the library read is what we read.
+
+The library ends the whole process where its own assumptions fail, and bytes from outside must not be able to bring that
+about. So nothing is handed to it that was not proven in steps 1 to 5; certificates and CRLs are written anew for it.
 
 The levels' status is a claim; whether it is good enough is the policy's affair. Only ``Revoked`` is refused here.
 """
@@ -22,13 +26,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import dcap_qvl
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloister.attestation.claims import Attribute, Tcb, TcbStatus
@@ -37,10 +42,13 @@ from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.verifiers.dcap_collateral import (
     DcapDocument,
     authenticate,
+    build_members,
     find_root,
+    is_issued_by,
     parse_chain,
     parse_document,
     verify_chain,
+    verify_p256,
 )
 from cloister.attestation.verifiers.dcap_levels import (
     as_list,
@@ -55,6 +63,8 @@ from cloister.errors import CloisterError, DecodeError, VerificationError, quote
 MAX_DOCUMENTS = 16
 """So many documents of one kind are looked at; of a larger collection only those that name the platform's model."""
 
+_QE_REPORT_DATA = 320
+"""Where an SGX report has its report data."""
 _TEES = {EvidenceKind.TDX: TEE_TDX, EvidenceKind.SGX: TEE_SGX}
 _REASONS = (
     ("No matching TCB level", "tcb-unknown-level"),
@@ -145,6 +155,7 @@ def verify_quote(payload: bytes, collateral: Collateral, now: int, kind: Evidenc
     if not roots:
         raise VerificationError(f"no root is trusted here for {kind} evidence", code="no-trusted-root")
     match = _choose(quote, collateral.documents_of(kind, "dcap"), roots, kind, now)
+    _verify_signatures(quote, match.pck)
     verdict = _verify_by_library(quote, match, now)
     report = next(iter(verdict["report"].values()))
     while "base" in report:
@@ -171,10 +182,12 @@ def _choose(quote: Quote, contents: Sequence[bytes], roots: Sequence[bytes], kin
     for content in contents[:MAX_DOCUMENTS]:
         try:
             document = parse_document(content)
-            chain = document.members.get("pck_certificate_chain")
-            if not document.is_for(kind) or (carried is None and chain is None):
+            if not document.is_for(kind) or (carried is None and not document.pck_chain):
                 continue
-            pck = carried or _parse_pck(str(chain).encode(), roots)
+            pck = carried or _parse_pck(document.pck_chain, roots)
+            if carried is None:
+                # Which of the certificates at hand is this platform's, only its signature tells.
+                _verify_qe_report(quote, pck)
             if document.fmspc != pck.fmspc or document.ca_chain[0].subject != pck.chain[0].issuer:
                 continue
             authenticate(document, pck.root, now)
@@ -200,14 +213,13 @@ def _choose(quote: Quote, contents: Sequence[bytes], roots: Sequence[bytes], kin
 
 
 def _parse_pck(pem: bytes, roots: Sequence[bytes]) -> Pck:
-    """The chain of a platform's certificate, and what its SGX extension says. Only the root is proven here."""
+    """The chain of a platform's certificate, its signatures proven, and what its SGX extension says."""
     chain = parse_chain(pem, "the PCK certificate")
     root, root_der = find_root(chain, roots)
-    if len(chain) != 2:
+    if len(chain) != 2 or not is_issued_by(chain[0], chain[1]):
         raise VerificationError("the PCK chain is not certificate, CA and root", code="certificate-chain")
-    text = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
     try:
-        extension = _guarded(dcap_qvl.parse_pck_extension_from_pem, text)
+        extension = dcap_qvl.parse_pck_extension_from_pem(chain[0].public_bytes(Encoding.PEM))
     except ValueError as error:
         raise DecodeError("the PCK certificate has no sound SGX extension", code="pck-extension") from error
     if not extension.ppid:
@@ -215,36 +227,39 @@ def _parse_pck(pem: bytes, roots: Sequence[bytes]) -> Pck:
     return Pck(chain, root, root_der, bytes(extension.ppid), extension.fmspc.hex())
 
 
+def _verify_signatures(quote: Quote, pck: Pck) -> None:
+    """Step 5."""
+    _verify_qe_report(quote, pck)
+    named = quote.qe_report[_QE_REPORT_DATA : _QE_REPORT_DATA + 32]
+    if not hmac.compare_digest(hashlib.sha256(quote.attestation_key + quote.authentication).digest(), named):
+        raise VerificationError("the QE reported another attestation key", code="attestation-key-mismatch")
+    try:
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + quote.attestation_key)
+    except ValueError as error:
+        raise VerificationError("the attestation key is no point of P-256", code="quote-signature") from error
+    verify_p256(key, quote.signature, quote.signed, "quote", "quote-signature")
+
+
+def _verify_qe_report(quote: Quote, pck: Pck) -> None:
+    verify_p256(pck.chain[0].public_key(), quote.qe_signature, quote.qe_report, "QE's report", "qe-report-signature")
+
+
 def _verify_by_library(quote: Quote, match: Match, now: int) -> dict[str, Any]:
-    """Step 5: the library's claims, as it writes them in JSON.
+    """Step 6: the library's claims, as it writes them in JSON.
 
     Its own policy engine is left open (``claims_only``): statuses are for ours to judge.
     """
-    members = dict(match.document.members)
-    if quote.certification_type == CERTIFICATE_CHAIN:
-        # The library would take this chain before the quote's own.
-        members.pop("pck_certificate_chain", None)
+    members = build_members(match.document, match.pck.chain, match.pck.root)
     try:
-        collateral = _guarded(dcap_qvl.QuoteCollateralV3.from_json, json.dumps(members))
-        verifier = _guarded(dcap_qvl.QuoteVerifier, match.root)
-        policy = dcap_qvl.QuotePolicy.claims_only(now)
-        claims = _guarded(verifier.verify_with_policy, quote.raw, collateral, now, policy)
+        collateral = dcap_qvl.QuoteCollateralV3.from_json(members)
+        verifier = dcap_qvl.QuoteVerifier(match.root)
+        claims = verifier.verify_with_policy(quote.raw, collateral, now, dcap_qvl.QuotePolicy.claims_only(now))
         verdict: dict[str, Any] = json.loads(claims.to_json())
     except ValueError as error:
         text = str(error).removeprefix("Verification failed: ")
         code = next((code for part, code in _REASONS if part in text), "dcap-refused")
         raise VerificationError(f"the quote does not hold: {quoted(text[:80])}", code=code) from error
     return verdict
-
-
-def _guarded(call: Callable[..., Any], *arguments: object) -> Any:
-    """Call into the library; a panic of its Rust code, which is no ``Exception``, becomes a ``ValueError``."""
-    try:
-        return call(*arguments)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError("the verifier broke down on this input") from error
 
 
 def _build_tcb(verdict: dict[str, Any], quote: Quote, match: Match) -> Tcb:

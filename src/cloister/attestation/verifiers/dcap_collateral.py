@@ -18,10 +18,11 @@ from datetime import datetime
 from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloister.attestation.evidence import EvidenceKind
 from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
@@ -34,7 +35,6 @@ _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _TEXTS = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "tcb_info", "qe_identity_issuer_chain", "qe_identity")
 _HEXES = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
-_OPTIONAL = "pck_certificate_chain"
 _IDS = {EvidenceKind.TDX: "TDX", EvidenceKind.SGX: "SGX"}
 
 
@@ -54,9 +54,9 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class DcapDocument:
-    """One document, parsed and not yet proven. ``members`` are its own, for the library."""
+    """One document, parsed and not yet proven. ``pck_chain``: PEM, empty where the document has none."""
 
-    members: dict[str, str]
+    pck_chain: bytes
     tcb_info: Statement
     qe_identity: Statement
     ca_chain: tuple[x509.Certificate, ...]
@@ -92,15 +92,13 @@ def parse_document(content: bytes) -> DcapDocument:
     members: dict[str, str] = {}
     for name in (*_TEXTS, *_HEXES):
         member = value.get(name)
-        if not isinstance(member, str) or not member:
-            raise DecodeError(f"a dcap document has no text member {name}", code="collateral-malformed")
+        if not isinstance(member, str) or not member or not member.isascii():
+            raise DecodeError(f"a dcap document has no ASCII member {name}", code="collateral-malformed")
         members[name] = member
-    chain = value.get(_OPTIONAL)
-    if isinstance(chain, str) and chain:
-        members[_OPTIONAL] = chain
+    chain = value.get("pck_certificate_chain")
     binary = {name: _parse_hex(members[name], name) for name in _HEXES}
     return DcapDocument(
-        members=members,
+        pck_chain=chain.encode() if isinstance(chain, str) and chain.isascii() else b"",
         tcb_info=_parse_statement(members, "tcb_info", binary["tcb_info_signature"]),
         qe_identity=_parse_statement(members, "qe_identity", binary["qe_identity_signature"]),
         ca_chain=parse_chain(members["pck_crl_issuer_chain"].encode(), "the PCK CRL's issuer"),
@@ -117,20 +115,43 @@ def authenticate(document: DcapDocument, root: x509.Certificate, now: int) -> No
             ``certificate-not-yet-valid``, ``certificate-revoked`` (a signer's or CA's), ``crl-signature``,
             ``collateral-signature``, ``qe-identity-signature``, ``collateral-expired``, ``collateral-not-yet-valid``.
     """
-    ca = document.ca_chain[0]
-    verify_chain(document.ca_chain, root, document.root_crl, "PCK CA", now)
+    if not is_issued_by(document.ca_chain[-1], root):
+        raise VerificationError("the collateral does not lead to the platform's root", code="untrusted-root")
+    # No list of revoked certificates is looked into before its signature is proven.
     _verify_crl(document.root_crl, root, "root", now)
-    _verify_crl(document.pck_crl, ca, "PCK", now)
+    verify_chain(document.ca_chain, root, document.root_crl, "PCK CA", now)
+    _verify_crl(document.pck_crl, document.ca_chain[0], "PCK", now)
     for statement, code in (
         (document.tcb_info, "collateral-signature"),
         (document.qe_identity, "qe-identity-signature"),
     ):
         verify_chain(statement.chain, root, document.root_crl, f"{statement.what} signer", now)
         # A PCK certificate leads to the same root. What the root issued itself, and only that, signs for all platforms.
-        if not _is_issued_by(statement.chain[0], root):
+        if not is_issued_by(statement.chain[0], root):
             raise VerificationError(f"the {statement.what}'s signer is not the root's own", code=code)
-        _verify_signature(statement, code)
+        verify_p256(statement.chain[0].public_key(), statement.signature, statement.text, statement.what, code)
         check_dates(statement.issued, statement.until, f"the {statement.what}", now)
+
+
+def build_members(document: DcapDocument, pck_chain: Sequence[x509.Certificate], root: x509.Certificate) -> str:
+    """A proven document in JSON for the library, every certificate and CRL written anew, and ``pck_chain`` in it: the
+    library then parses nothing that is not signed under the root.
+    """
+
+    def pem(chain: Sequence[x509.Certificate]) -> str:
+        return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in (*chain, root))
+
+    members = {
+        "pck_crl_issuer_chain": pem(document.ca_chain),
+        "root_ca_crl": document.root_crl.public_bytes(Encoding.DER).hex(),
+        "pck_crl": document.pck_crl.public_bytes(Encoding.DER).hex(),
+        "pck_certificate_chain": pem(pck_chain),
+    }
+    for name, statement in (("tcb_info", document.tcb_info), ("qe_identity", document.qe_identity)):
+        members[f"{name}_issuer_chain"] = pem(statement.chain)
+        members[name] = statement.text.decode()
+        members[f"{name}_signature"] = statement.signature.hex()
+    return json.dumps(members)
 
 
 def parse_chain(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
@@ -174,14 +195,14 @@ def verify_chain(
     Raises:
         VerificationError: as ``authenticate``.
     """
-    if not _is_issued_by(chain[-1], root):
+    if not is_issued_by(chain[-1], root):
         raise VerificationError(
             f"the certificate chain of the {what} does not lead to a trusted root", code="untrusted-root"
         )
     if root_crl.get_revoked_certificate_by_serial_number(chain[-1].serial_number) is not None:
         raise VerificationError(f"the root revoked a certificate of the {what}", code="certificate-revoked")
     for subject, issuer in pairwise(chain):
-        if not _is_issued_by(subject, issuer):
+        if not is_issued_by(subject, issuer):
             raise VerificationError(f"the certificate chain of the {what} is broken", code="certificate-chain")
     for certificate in (*chain, root):
         if now < certificate.not_valid_before_utc.timestamp():
@@ -207,26 +228,42 @@ def find_root(chain: Sequence[x509.Certificate], roots: Sequence[bytes]) -> tupl
     for der in roots:
         try:
             root = x509.load_der_x509_certificate(der)
-            _ = (root.subject, root.public_key())
+            _ = (root.subject, root.extensions, root.public_key(), root.not_valid_before_utc, root.not_valid_after_utc)
+            sound = root.public_bytes(Encoding.DER) == der and is_issued_by(root, root)
         except Exception as error:
             raise DecodeError("a trusted root certificate does not parse", code="certificate-malformed") from error
-        if _is_issued_by(chain[-1], root):
+        if not sound:
+            raise DecodeError("a trusted root certificate is not signed by itself", code="certificate-malformed")
+        if is_issued_by(chain[-1], root):
             return root, der
     raise VerificationError("no trusted root issued the PCK certificate's CA", code="untrusted-root")
 
 
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether ``issuer`` is a CA that signed ``certificate`` and is named in it."""
     try:
         certificate.verify_directly_issued_by(issuer)
         constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
         return False
-    return constraints.ca
+    return constraints.ca and _is_same_name(certificate.issuer, issuer.subject)
+
+
+def _is_same_name(first: x509.Name, second: x509.Name) -> bool:
+    """Byte for byte, as the library compares: equal words in another string type are another name."""
+    return first.public_bytes() == second.public_bytes()
 
 
 def _verify_crl(crl: x509.CertificateRevocationList, issuer: x509.Certificate, what: str, now: int) -> None:
     key = issuer.public_key()
-    sound = isinstance(key, ec.EllipticCurvePublicKey) and crl.issuer == issuer.subject and crl.is_signature_valid(key)
+    try:
+        sound = (
+            isinstance(key, ec.EllipticCurvePublicKey)
+            and _is_same_name(crl.issuer, issuer.subject)
+            and crl.is_signature_valid(key)
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        sound = False
     if not sound:
         raise VerificationError(f"the {what} CRL is not signed by its CA", code="crl-signature")
     until = crl.next_update_utc
@@ -236,17 +273,19 @@ def _verify_crl(crl: x509.CertificateRevocationList, issuer: x509.Certificate, w
     check_dates(int(crl.last_update_utc.timestamp()), int(until.timestamp()) - 1, f"the {what} CRL", now)
 
 
-def _verify_signature(statement: Statement, code: str) -> None:
-    """P-256 with SHA-256 over the JSON text as it stands; the signature is r and s, 32 bytes each, big-endian."""
-    key = statement.chain[0].public_key()
-    raw = statement.signature
-    if not isinstance(key, ec.EllipticCurvePublicKey) or len(raw) != 64:
-        raise VerificationError(f"the {statement.what}'s signature is not one of P-256", code=code)
-    signature = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+def verify_p256(key: object, signature: bytes, message: bytes, what: str, code: str) -> None:
+    """Prove Intel's form of signature: P-256 with SHA-256, r and s of 32 bytes each, big-endian.
+
+    Raises:
+        VerificationError: with ``code``.
+    """
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.key_size != 256 or len(signature) != 64:
+        raise VerificationError(f"the {what}'s signature is not one of P-256", code=code)
+    der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
     try:
-        key.verify(signature, statement.text, ec.ECDSA(hashes.SHA256()))
+        key.verify(der, message, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
-        raise VerificationError(f"the {statement.what}'s signature is wrong", code=code) from error
+        raise VerificationError(f"the {what}'s signature is wrong", code=code) from error
 
 
 def _parse_statement(members: dict[str, str], name: str, signature: bytes) -> Statement:

@@ -44,7 +44,8 @@ _WITHOUT_CHAIN = frozenset({1, 2, 3, 4})
 class Quote:
     """A quote that is laid out soundly. No signature in it was checked yet.
 
-    ``raw`` is the quote without padding. ``body`` is the SGX report or TD report. ``chain`` is the PCK certificate chain
+    ``raw`` is the quote without padding. ``body`` is the SGX report or TD report. ``attestation_key``: x and y of a P-256
+    point. Signatures are r and s. ``chain`` is the PCK certificate chain
     (PEM) when the quote carries it (``certification_type`` 5), else empty.
     """
 
@@ -52,9 +53,18 @@ class Quote:
     version: int
     tee_type: int
     body: bytes
+    signature: bytes
+    attestation_key: bytes
     qe_report: bytes
+    qe_signature: bytes
+    authentication: bytes
     certification_type: int
     chain: bytes
+
+    @property
+    def signed(self) -> bytes:
+        """Header and body: what the attestation key signs."""
+        return self.raw[: (_HEADER + 6 if self.version == 5 else _HEADER) + len(self.body)]
 
     @property
     def report_data(self) -> bytes:
@@ -96,15 +106,20 @@ def parse_quote(payload: bytes, tee_type: int) -> Quote:
         raise DecodeError(f"signature data of {length} bytes reaches behind the quote's end", code="quote-truncated")
     if any(payload[end:]):
         raise DecodeError(f"{len(payload) - end} bytes stand behind the quote", code="quote-trailing-bytes")
-    qe_report, kind, data = _parse_signature_data(payload[body_end + 4 : end], version)
+    data = payload[body_end + 4 : end]
+    qe_report, qe_signature, authentication, kind, certification = _parse_signature_data(data, version)
     return Quote(
         raw=payload[:end],
         version=version,
         tee_type=tee_type,
         body=payload[start:body_end],
+        signature=data[:64],
+        attestation_key=data[64:_SIGNATURE_AND_KEY],
         qe_report=qe_report,
+        qe_signature=qe_signature,
+        authentication=authentication,
         certification_type=kind,
-        chain=data if kind == CERTIFICATE_CHAIN else b"",
+        chain=certification if kind == CERTIFICATE_CHAIN else b"",
     )
 
 
@@ -124,8 +139,8 @@ def _find_body(payload: bytes, version: int, tee_type: int) -> tuple[int, int]:
     return _HEADER + 6, size
 
 
-def _parse_signature_data(data: bytes, version: int) -> tuple[bytes, int, bytes]:
-    """The QE's report, and type and bytes of the certification data proper."""
+def _parse_signature_data(data: bytes, version: int) -> tuple[bytes, bytes, bytes, int, bytes]:
+    """The QE's report, its signature and authentication data, and type and bytes of the certification data proper."""
     rest = data[_SIGNATURE_AND_KEY:]
     if version != 3:
         kind, rest = _parse_certification(rest)
@@ -143,7 +158,7 @@ def _parse_signature_data(data: bytes, version: int) -> tuple[bytes, int, bytes]
     kind, certification = _parse_certification(rest[fixed + 2 + length :])
     if kind != CERTIFICATE_CHAIN and kind not in _WITHOUT_CHAIN:
         raise VerificationError(f"certification data of type {kind} is not known here", code="quote-certification-type")
-    return rest[:_REPORT], kind, certification
+    return rest[:_REPORT], rest[_REPORT:fixed], rest[fixed + 2 : fixed + 2 + length], kind, certification
 
 
 def _parse_certification(data: bytes) -> tuple[int, bytes]:

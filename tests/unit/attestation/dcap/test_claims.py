@@ -245,6 +245,21 @@ def test_noise_beside_a_sound_document_is_passed_over(kind: EvidenceKind) -> Non
 
 
 @BOTH
+def test_of_several_certificates_the_one_that_signed_is_the_platforms(kind: EvidenceKind) -> None:
+    two = AUTHORITY.machine("two")
+    contents = [
+        json.dumps(
+            AUTHORITY.members(kind, given)
+            | {"pck_certificate_chain": AUTHORITY.pck_chain(machine).decode().rstrip("\0")}
+        ).encode()
+        for machine, given in ((two, Knobs(revoked=[two.serial], evaluation=18)), (MACHINE, SOUND))
+    ]
+    given = documents(kind, *contents).collateral
+    assert given is not None
+    assert VERIFIERS[kind](quote(kind, certification_type=3), given, NOW) == Case().ask(kind)
+
+
+@BOTH
 def test_a_large_collection_is_searched_by_platform(kind: EvidenceKind) -> None:
     others = [AUTHORITY.document(kind, Knobs(fmspc=bytes([1, i, 0, 0, 0, 0]))).content for i in range(20)]
     assert documents(kind, *others, AUTHORITY.document(kind).content).ask(kind) == Case().ask(kind)

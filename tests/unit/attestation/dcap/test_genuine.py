@@ -79,7 +79,7 @@ def test_a_genuine_enclave() -> None:
         ("tdx_quote", "2025-07-20", "collateral-expired"),
         ("sgx_quote", "2025-07-20", "collateral-expired"),
         ("tdx_quote", "2031-01-01", "collateral-expired"),
-        ("tdx_quote", "2017-01-01", "certificate-not-yet-valid"),
+        ("tdx_quote", "2017-01-01", "collateral-not-yet-valid"),
     ],
 )
 def test_a_genuine_quote_at_another_time(name: str, day: str, code: str) -> None:

@@ -167,7 +167,20 @@ CHAIN: dict[str, tuple[Build, str]] = {
         "certificate-expired",
     ),
     "signer expired": (lambda kind: knobs(kind, signing_not_after=NOW - 1), "certificate-expired"),
-    "before any certificate was valid": (lambda kind: Case(now=NOW - 500 * DAY), "certificate-not-yet-valid"),
+    "before any certificate was valid": (lambda kind: Case(now=NOW - 500 * DAY), "collateral-not-yet-valid"),
+    "a signer that is not valid yet": (
+        lambda kind: knobs(kind, signing_not_before=NOW + 1),
+        "certificate-not-yet-valid",
+    ),
+    "a trusted root whose name was written anew": (
+        lambda kind: Case(
+            collateral=Collateral(
+                ((kind, AUTHORITY.root.replace(b"\x0c\x11Intel", b"\x13\x11Intel")),),
+                AUTHORITY.collateral(kind).documents,
+            )
+        ),
+        "certificate-malformed",
+    ),
     "PCK revoked": (lambda kind: knobs(kind, revoked=[5, MACHINE.serial]), "pck-revoked"),
     "PCK's CA revoked": (lambda kind: knobs(kind, root_revoked=[serial_of("platform")]), "certificate-revoked"),
     "TCB signer revoked": (lambda kind: knobs(kind, root_revoked=[serial_of("signing")]), "certificate-revoked"),
@@ -285,6 +298,10 @@ COLLATERAL: dict[str, tuple[Build, str]] = {
     "a text that never ends": (lambda kind: documents(kind, b'"' + b'\\"' * 120_000), "collateral-malformed"),
     "over the cap": (lambda kind: documents(kind, bytes(MAX_DOCUMENT + 1)), "collateral-too-large"),
     "a member missing": (lambda kind: members(kind, lambda m: m.pop("pck_crl")), "collateral-malformed"),
+    "a member with half a character": (
+        lambda kind: members(kind, lambda m: m.update(pck_crl_issuer_chain="\ud800")),
+        "collateral-malformed",
+    ),
     "a member that is a number": (lambda kind: members(kind, lambda m: m.update(tcb_info=7)), "collateral-malformed"),
     "a CRL that is not hex": (lambda kind: members(kind, lambda m: m.update(pck_crl="xyz")), "collateral-malformed"),
     "a CRL that is none": (lambda kind: members(kind, lambda m: m.update(pck_crl="3000")), "collateral-malformed"),
