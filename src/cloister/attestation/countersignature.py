@@ -285,10 +285,14 @@ def _read_facts(fields: Fields) -> SessionFacts:
 def _read_judgement(fields: Fields) -> Judgement:
     match fields.value("appraisal"):
         case [tcb, list(marks), bytes(platform), int(appraised_at), bytes(policy)] if len(marks) <= MAX_MARKS:
-            texts = [fields.check_cause(mark, "appraisal") for mark in marks]
+            texts = tuple(
+                text for text in (fields.check_cause(mark, "appraisal") for mark in marks) if text is not None
+            )
+            if len(texts) != len(marks):
+                raise fields.refusal("appraisal")
             return Judgement(
                 fields.check_cause(tcb, "appraisal"),
-                tuple(text for text in texts if text is not None),
+                texts,
                 fields.check_raw(platform, None, "appraisal", cap=256),
                 fields.check_number(appraised_at, "appraisal"),
                 fields.check_raw(policy, 32, "appraisal"),

@@ -10,6 +10,8 @@ import cbor2
 import coincurve
 import pytest
 from Crypto.Hash import keccak
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.countersigner import countersign, entry_of, prove
 from tests.unit.attestation.platform import BINDING, COLLATERAL, DAY, NOW, POLICY, evidence
 
@@ -412,6 +414,100 @@ def test_what_the_sms_states_is_held_against_the_claims(name: str) -> None:
     with pytest.raises(RemoteError) as refusal:
         verify(encoded)  # type: ignore[arg-type]
     assert (refusal.value.code, refusal.value.part or "") == (code, part)
+
+
+def restated(change: Callable[[dict[object, object]], object]) -> bytes:
+    """The receipt whose countersignature has changed members, signed by the SMS itself."""
+    tagged = parse_cbor(SOUND)
+    assert isinstance(tagged, Tagged)
+    assert isinstance(tagged.value, list)
+    protected, unprotected, payload, signature = tagged.value
+    inner = parse_cbor(unprotected["countersignature"])  # type: ignore[index,call-overload,arg-type]
+    assert isinstance(inner, Tagged)
+    assert isinstance(inner.value, list)
+    header, none, statement, _ = inner.value
+    values = parse_cbor(statement)  # type: ignore[arg-type]
+    change(values)  # type: ignore[arg-type]
+    new = build_cbor(values)
+    digest = hashlib.sha256(build_cbor(["Signature1", header, b"", new])).digest()
+    outer = {"countersignature": build_cbor(Tagged(18, [header, none, new, SMS.sign_digest(digest)[:64]]))}
+    return build_cbor(Tagged(18, [protected, outer, payload, signature]))  # type: ignore[list-item]
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    2**63,
+    b"",
+    b"\x01" * 33,
+    "",
+    "x" * 300,
+    [],
+    [None],
+    [[]],
+    {},
+    {1: 2},
+    [b"\x01" * 20, b"\x02" * 32, 1, 2],
+)
+MEMBERS = (
+    "task_id",
+    "challenge",
+    "evidence",
+    "appraisal",
+    "dataset",
+    "bulk",
+    "receipt",
+    "chain_id",
+    "hub",
+    "sms",
+    "log",
+    6,
+)
+
+
+@pytest.mark.parametrize("label", [*MEMBERS, "collateral"])
+def test_odd_values_of_the_countersignature_are_refused_by_name(label: str | int) -> None:
+    verify(restated(lambda values: None))
+    same = {"dataset": (), "bulk": (None,)}.get(str(label), ())
+    for value in ODD:
+        if value in same:
+            continue
+        with pytest.raises(RemoteError) as refusal:
+            verify(restated(lambda values, value=value: values.update({label: value})))  # type: ignore[misc]
+        assert refusal.value.part is not None or refusal.value.code == "receipt-times"
+    with pytest.raises(RemoteError):
+        verify(restated(lambda values: values.pop(label)))
+    with pytest.raises(RemoteError):
+        verify(restated(lambda values: values.update({f"{label}2": None})))
+
+
+@pytest.mark.parametrize(("label", "length"), [("evidence", 2), ("appraisal", 5), ("log", 6)])
+def test_odd_values_inside_the_countersignature_are_refused(label: str, length: int) -> None:
+    for place in range(length):
+        for value in ODD:
+
+            def change(values: dict[object, object], place: int = place, value: object = value) -> None:
+                inner = values[label]
+                assert isinstance(inner, list)
+                if inner[place] == value or (label, place, value) == ("appraisal", 1, []):
+                    inner.append(None)
+                inner[place] = value
+
+            if label == "appraisal" and place in (0, 1, 2, 4) and not isinstance(value, list | dict | bool | int):
+                continue  # the SMS may state any such text or bytes; sizes are checked below
+            with pytest.raises(RemoteError):
+                verify(restated(change))
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=200)
+def test_whatever_the_bytes_it_is_refused_with_a_name(noise: bytes) -> None:
+    place = int.from_bytes(noise[:2], "big") % len(SOUND)
+    for encoded in (noise, SOUND[:place] + noise, SOUND[:place] + noise + SOUND[place:]):
+        if encoded != SOUND:
+            with pytest.raises(RemoteError):
+                verify(encoded)
 
 
 def test_the_countersignature_of_another_receipt_does_not_pass() -> None:
