@@ -12,8 +12,7 @@ import click
 from cloister.cli.session import Session, options
 
 if TYPE_CHECKING:
-    from cloister.services.collateral.http import CollateralPart
-    from cloister.services.collateral.service import Outcome
+    from cloister.services.collateral.service import CollateralService, Outcome
 
 
 @click.group()
@@ -71,6 +70,7 @@ def show(session: Session, key: str) -> None:
     from cloister.errors import NotFound
     from cloister.sdk.home import load_description
 
+    _quieten()
     client = CollateralClient(load_description(session.network).origin)
     lines = [each for each in client.status()["documents"] if key in f"{each['kind']} {each['key']}"]
     if not lines:
@@ -118,8 +118,9 @@ def import_(session: Session, files: tuple[Path, ...], kind: str | None) -> None
 
     Works on a network of this machine, running or not. Whatever is refused is named, and the rest is kept.
     """
-    part = _local_part(session)
-    outcomes = [outcome for file in files for outcome in _take(part, file, kind)]
+    service = _local_service(session)
+    _quieten()
+    outcomes = [outcome for file in files for outcome in _take(service, file, kind)]
     _tell(session, outcomes)
 
 
@@ -130,34 +131,36 @@ def refresh(session: Session, everything: bool) -> None:
     """Ask the sources for what is due now. Works on a network of this machine, running or not."""
     from cloister.errors import ConfigurationError
 
-    part = _local_part(session)
-    if not part.service.feed_states:
+    service = _local_service(session)
+    if not service.feed_states:
         raise ConfigurationError(
             f"network {session.network} names no source of collateral",
             hint='put {"intel": {"url": "https://api.trustedservices.intel.com"}, "amd": {"url": '
             '"https://kdsintf.amd.com"}} into collateral.json in the network\'s folder, or import a bundle',
         )
-    _tell(session, part.service.refresh(everything=everything))
+    _tell(session, service.refresh(everything=everything))
 
 
-def _local_part(session: Session) -> CollateralPart:
-    """The service of a network whose state lies on this machine, not started."""
+def _quieten() -> None:
+    """AMD numbers its chips' certificates 0, of which the library warns each time; the reader of this can do nothing about it."""
+    import warnings
+
+    warnings.filterwarnings("ignore", message="Parsed a serial number")
+
+
+def _local_service(session: Session) -> CollateralService:
+    """The service of a network whose state lies on this machine, not served."""
     from cloister.errors import InputError
-    from cloister.network.composition import build_part, load_backends
-    from cloister.services.collateral.http import CollateralPart
+    from cloister.network.collateral import load_collateral_service
 
     if "://" in session.network:
         raise InputError(
             f"{session.network} is another machine's", hint="run this where its services run, with --network NAME"
         )
-    part = build_part("collateral", load_backends(session.network))
-    if not isinstance(part, CollateralPart):
-        raise TypeError(part.name)
-    part.prepare()
-    return part
+    return load_collateral_service(session.network)
 
 
-def _take(part: CollateralPart, file: Path, kind: str | None) -> list[Outcome]:
+def _take(service: CollateralService, file: Path, kind: str | None) -> list[Outcome]:
     from cloister.attestation.bundle import MAX_BUNDLE, parse_bundle, parse_collateral_file
     from cloister.attestation.evidence import EvidenceKind
     from cloister.errors import NotFound
@@ -168,9 +171,9 @@ def _take(part: CollateralPart, file: Path, kind: str | None) -> list[Outcome]:
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}") from error
     if kind is None and content[:1] != b"{":
-        return part.service.take_bundle(parse_bundle(content), source=f"file {file.name}")
+        return service.take_bundle(parse_bundle(content), source=f"file {file.name}")
     documents = parse_collateral_file(content, None if kind is None else EvidenceKind(kind))
-    return part.service.take(documents, source=f"file {file.name}")
+    return service.take(documents, source=f"file {file.name}")
 
 
 def _tell(session: Session, outcomes: Sequence[Outcome]) -> None:

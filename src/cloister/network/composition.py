@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloister.attestation.anchors import AMD_ARK_GENOA, AMD_ARK_MILAN, AMD_ARK_TURIN, INTEL_SGX_ROOT
-from cloister.attestation.collateral import Collateral
-from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.reference import build_reference
 from cloister.chain.contracts import Hub
 from cloister.chain.events import Cursor, EventReader
@@ -19,6 +16,7 @@ from cloister.clients.collateral import CollateralClient, SourcedCollateral
 from cloister.clients.market import MarketClient
 from cloister.errors import NotFound
 from cloister.network.accounts import Accounts, load_accounts
+from cloister.network.collateral import build_collateral
 from cloister.network.compass import FILE_NAME as COMPASS_FILE
 from cloister.network.compass import save_compass
 from cloister.network.enclaves import choice_of, reference_values
@@ -30,8 +28,6 @@ from cloister.protocol.orders import DatasetOrder, OrderKind
 from cloister.sdk.home import load_description
 from cloister.sdk.receipts import ReferenceValues
 from cloister.services.application import BackgroundServer, build_application, serve
-from cloister.services.collateral.part import build_collateral_part, load_feeds
-from cloister.services.collateral.settings import CollateralSettings
 from cloister.services.compass.part import build_compass_part
 from cloister.services.compass.settings import CompassSettings
 from cloister.services.database import Database, open_database
@@ -55,9 +51,6 @@ from cloister.services.sms.settings import SmsSettings
 from cloister.storage.kubo import KuboStore
 
 SERVICES = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "collateral")
-
-COLLATERAL_SOURCES = "collateral.json"
-"""File in a network's folder that names vendors' services, mirrors of them, or a bundle."""
 
 IEXEC_WORKERPOOLS = (
     Address("0xB967057a21dc6A66A29721d96b8Aa7454B7c383F"),
@@ -152,18 +145,8 @@ def _sms(backends: Backends) -> Part:
     )
 
 
-def collateral_trust(values: ReferenceValues) -> Collateral:
-    """Under which roots a network keeps collateral: the vendors' own, and those that the network names itself."""
-    amd = (AMD_ARK_MILAN, AMD_ARK_GENOA, AMD_ARK_TURIN)
-    vendors = [(kind, INTEL_SGX_ROOT) for kind in (EvidenceKind.TDX, EvidenceKind.SGX)]
-    vendors += [(EvidenceKind.SNP, root) for root in amd]
-    return Collateral(tuple(dict.fromkeys((*vendors, *values.collateral.roots))))
-
-
 def _collateral(backends: Backends) -> Part:
-    """Keeps what it is given; asks vendors only when the network's folder has a ``collateral.json`` that names them."""
     description, sms = backends.description, backends.accounts.key("sms")
-    feeds, bundle = load_feeds(backends.state.path(COLLATERAL_SOURCES))
     reference = build_reference(
         backends.values.to_json(),
         chain_id=description.chain_id,
@@ -172,12 +155,7 @@ def _collateral(backends: Backends) -> Part:
         issued_at=int(time.time()),
         sign=sms.sign_message,
     )
-    return build_collateral_part(
-        CollateralSettings(trust=collateral_trust(backends.values), bundle=bundle),
-        database=backends.database("collateral"),
-        feeds=feeds,
-        reference=lambda: reference,
-    )
+    return build_collateral(backends.state, backends.values, reference)
 
 
 def _result_proxy(backends: Backends) -> Part:

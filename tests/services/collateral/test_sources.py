@@ -6,9 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.services.collateral.conftest import AMD, INTEL, NOW, SNP, TDX, World, results
 from tests.services.collateral.vendors import Amd, Intel
 from tests.support.dcap_authority import DAY, DcapAuthority, Knobs
@@ -23,7 +27,7 @@ from cloister.attestation.pieces import Family, Need, PieceId, PieceName
 from cloister.attestation.snp_payload import build_snp_evidence
 from cloister.errors import ConfigurationError, NotFound, UnavailableError, VerificationError
 from cloister.services.collateral.feeds import AmdFeed, IntelFeed, TpmCrlFeed
-from cloister.services.collateral.part import load_feeds
+from cloister.services.collateral.sources import load_feeds
 
 Start = Callable[[Answer], Peer]
 FMSPC = "b0c06f000000"
@@ -235,16 +239,22 @@ def test_tpm_revocation_lists(lone_world: World, peer: Start) -> None:
     from tests.support.tpm_authority import TpmAuthority
 
     authority = TpmAuthority.create()
-    given = authority.collateral()
-    crls = given.documents_of(EvidenceKind.TPM, "crl")
-    if not crls:
-        pytest.skip("this authority publishes no list")
-    lone_world.settings["trust"] = given
+    day = timedelta(days=1)
+    now = datetime.fromtimestamp(TPM_NOW, UTC)
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(x509.load_der_x509_certificate(authority.root).subject)
+        .last_update(now - day)
+        .next_update(now + day)
+        .sign(authority.root_key, SHA256())
+        .public_bytes(Encoding.DER)
+    )
+    lone_world.settings["trust"] = authority.collateral()
     lone_world.clock.now = TPM_NOW
-    lone_world.feeds = [TpmCrlFeed(peer(lambda _: Reply(body=crls[0])).url + "/tpm.crl")]
+    lone_world.feeds = [TpmCrlFeed(peer(lambda _: Reply(body=crl)).url + "/tpm.crl")]
     service = lone_world.again()
     assert results(service.refresh()) == {("stored", None)}
-    assert service.documents_for(Need(EvidenceKind.TPM)) == (Document(EvidenceKind.TPM, "crl", crls[0]),)
+    assert service.documents_for(Need(EvidenceKind.TPM)) == (Document(EvidenceKind.TPM, "crl", crl),)
 
 
 def test_each_source_knows_its_own_family() -> None:
