@@ -134,6 +134,8 @@ def _tell(session: Session, demo: HospitalDemo) -> None:
 
 
 def _result_lines(story: Story) -> str:
+    from cloister.attestation.assurance import proof_for
+
     metrics = story.metrics
     receipt = story.receipt
     lines = [
@@ -143,7 +145,8 @@ def _result_lines(story: Story) -> str:
     ]
     if receipt is not None:
         lines.append(
-            "receipt verified: signed by the enclave's key" + (f" ({receipt.warning})" if receipt.warning else "")
+            f"receipt verified: {proof_for(receipt.claims.evidence.kind)}"
+            + (f"\n{receipt.warning}" if receipt.warning else "")
         )
     return "\n".join(lines)
 
@@ -185,6 +188,8 @@ def _summary(story: Story, seconds: float) -> dict[str, object]:
         "earned": {role: earned(story, role) for role in story.before},
         "refusal": story.refusal,
         "files": [str(path) for path in story.saved],
-        "simulated": story.receipt.warning is not None if story.receipt else None,
+        "simulated": story.receipt.simulated if story.receipt else None,
+        "enclave": story.receipt.claims.evidence.kind.value if story.receipt else None,
+        "warning": story.receipt.warning if story.receipt else None,
         "seconds": round(seconds, 2),
     }
