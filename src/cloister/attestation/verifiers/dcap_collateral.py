@@ -11,7 +11,6 @@ one word of it decides anything, so that a forged document can neither speak for
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,15 +23,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cloister.attestation.depth import check_depth
 from cloister.attestation.evidence import EvidenceKind
 from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
 
 MAX_DOCUMENT = 256 * 1024
 MAX_CHAIN = 64 * 1024
 _MAX_CERTIFICATES = 4
-_MAX_DEPTH = 32
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
 _TEXTS = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "tcb_info", "qe_identity_issuer_chain", "qe_identity")
 _HEXES = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 _IDS = {EvidenceKind.TDX: "TDX", EvidenceKind.SGX: "SGX"}
@@ -82,7 +79,7 @@ def parse_document(content: bytes) -> DcapDocument:
     """Read one document.
 
     Raises:
-        TooLarge: over 256 KiB. DecodeError: ``collateral-malformed``, ``certificate-malformed``.
+        TooLarge: over 256 KiB. DecodeError: ``collateral-malformed``, ``certificate-malformed``, ``json-too-deep``.
     """
     if len(content) > MAX_DOCUMENT:
         raise TooLarge(
@@ -325,14 +322,8 @@ def parse_date(value: object, what: str) -> int:
 
 
 def _parse_json(content: bytes, what: str) -> dict[str, object]:
-    # The parser recurses in C: where the interpreter's own limit is high, deep nesting would end the process.
-    depth = 0
-    for bracket in _BRACKETS.findall(_TEXT.sub(b"", content)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > _MAX_DEPTH:
-            raise DecodeError(f"{what} is nested deeper than {_MAX_DEPTH} levels", code="collateral-malformed")
     try:
-        value = json.loads(content)
+        value = json.loads(check_depth(content))
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"{what} is not JSON", code="collateral-malformed") from error
     if not isinstance(value, dict):
