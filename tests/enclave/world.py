@@ -13,11 +13,12 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.countersigner import countersign
 
-from cloister.attestation.collateral import simulated_collateral
+from cloister.attestation.collateral import Collateral, simulated_collateral
 from cloister.attestation.evidence import EvidenceKind, parse_evidence
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.report import ReportBinding, build_report_data
@@ -80,11 +81,24 @@ class TestPlatform:
         return EnclavePolicy(EvidenceKind.SIMULATED, roots, frozenset({measure_agent()}))
 
 
+class WorldPlatform(Protocol):
+    """What enclaves run on, and what the SMS trusts of it."""
+
+    @property
+    def spec(self) -> EnclaveSpec: ...
+
+    @property
+    def collateral(self) -> Collateral: ...
+
+    @property
+    def policy(self) -> EnclavePolicy: ...
+
+
 @dataclass
 class World:
     """One task: what the SMS will release, what the host has, and what came out."""
 
-    platform: TestPlatform
+    platform: WorldPlatform
     bundle: BuiltBundle
     release: Release
     content: dict[str, bytes]
@@ -124,6 +138,7 @@ class World:
             parse_evidence(request.evidence.kind, request.evidence.payload),
             policy=self.platform.policy,
             expected_report_data=build_report_data(binding),
+            expected_app_digest=self.bundle.digest.raw,
             now=int(time.time()),
             collateral=self.platform.collateral,
         )
@@ -209,7 +224,7 @@ def write_iapp(folder: Path, code: str, **resources: int) -> Path:
 
 
 def build_world(
-    platform: TestPlatform,
+    platform: WorldPlatform,
     folder: Path,
     code: str,
     *,
