@@ -5,7 +5,9 @@ from __future__ import annotations
 from cloister.attestation.evidence import EvidenceKind
 
 SIMULATED_WARNING = "SIMULATED: not confidential against the host"
-TPM_WARNING = "memory is not encrypted on this machine: the boot chain is measured, but whoever runs the host can read what the enclave holds"
+TPM_WARNING = (
+    "memory is not encrypted on this machine: the boot chain is measured, but the host's operator can read the enclave"
+)
 _PROOFS = {
     EvidenceKind.SIMULATED: "a software key of this network says which program ran",
     EvidenceKind.TPM: (
