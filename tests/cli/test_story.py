@@ -108,8 +108,18 @@ def _receipt(town: Town, task: str, data: dict[str, str], app: dict[str, str], f
     assert proven["dataset"] == data["address"].lower()
     assert proven["dataset_checksum"] == data["checksum"]
     assert proven["warning"].startswith("SIMULATED: not confidential against the host")
-    text = town.terminal.run("receipt", "verify", path)
+    assert proven["chain"] is None
+    history = town.terminal.json("data", "history", data["address"])
+    assert history["complete"] is True
+    assert [(entry["outcome"], entry["task_id"]) for entry in history["entries"]] == [("released", task)]
+    quick = town.terminal.json("data", "history", data["address"], "--quick", "--as", "hospital")
+    assert (quick["complete"], quick["entries"]) == (False, history["entries"])
+    described = json.loads((town.terminal.home / "networks" / "local" / "network.json").read_text())
+    assert town.terminal.json("receipt", "verify", path, "--rpc", described["rpc_url"])["chain"]["verified"] is True
+    text = town.terminal.run("receipt", "verify", path, "--rpc", described["rpc_url"])
     assert "the receipt holds" in text.stdout
+    assert "says the same at block" in text.stdout
+    assert "what became of" in town.terminal.run("data", "history", data["address"]).stdout
     assert "SIMULATED: not confidential against the host" in text.stderr
     forged = bytearray(path.read_bytes())
     forged[len(forged) // 2] ^= 1
@@ -123,6 +133,7 @@ def _receipt(town: Town, task: str, data: dict[str, str], app: dict[str, str], f
     )
     assert refused.returncode in (65, 76), "it does not parse, or it does not verify"
     assert json.loads(refused.stderr)["error"]["message"]
+    assert json.loads(refused.stderr)["error"]["part"]
 
 
 def test_the_main_job_for_people(town: Town, source: Path, tmp_path: Path) -> None:
