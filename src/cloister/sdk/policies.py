@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloister.attestation.evidence import EvidenceKind
 from cloister.attestation.rules import RULES_CAP, Rules, parse_rules
@@ -15,7 +15,9 @@ from cloister.errors import DecodeError, Denied, InputError, NotFound, Verificat
 from cloister.protocol.codec import ZERO_BYTES32, Address, Bytes32, parse_json
 from cloister.protocol.data_policies import DataPolicy, SignedDataPolicy, sign_data_policy, verify_data_policy
 from cloister.sdk.connection import Connection
-from cloister.sdk.evidence import Exhibit, load_file
+
+if TYPE_CHECKING:
+    from cloister.sdk.evidence import Exhibit
 
 RulesGiven = Rules | Mapping[str, Any]
 _FILE_CAP = 4 * RULES_CAP
@@ -106,6 +108,8 @@ def load_rules(path: Path) -> Rules:
     Raises:
         NotFound: no such file. DecodeError, TooLarge: it holds no rules; the message names the path inside it.
     """
+    from cloister.sdk.evidence import load_file
+
     return parse_rules(parse_json(load_file(path, _FILE_CAP), cap=_FILE_CAP))
 
 
