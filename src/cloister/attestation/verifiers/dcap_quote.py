@@ -11,8 +11,8 @@ Layouts, all integers little-endian (Intel, *SGX ECDSA Quote Library API*, A.4, 
   data of type 6 that holds those four. Authentication data is a 16-bit length and bytes, certification data a type, a
   32-bit length and bytes.
 
-Every length must fit exactly. Behind the quote only zeros are let through: quoting services hand out buffers that are
-larger than the quote and pad them so. Nothing reads the padding, and it cannot carry a message.
+Every length must fit exactly, and nothing stands behind the quote. One exception is Intel's own: its quoting service hands
+out a TDX quote in a buffer of ``TDX_BUFFER`` bytes, which it fills up with zeros. Exactly that much is let through.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from cloister.errors import DecodeError, TooLarge, VerificationError
 MAX_QUOTE = 64 * 1024
 """Longest quote, in bytes, padding included. A genuine one with its certificates takes about 5 KiB."""
 
+TDX_BUFFER = 5006
+"""What Intel's quoting service says that a TDX quote with its PCK chain takes at most, and how long its answer is."""
 TEE_SGX = 0x00
 TEE_TDX = 0x81
 CERTIFICATE_CHAIN = 5
@@ -104,7 +106,8 @@ def parse_quote(payload: bytes, tee_type: int) -> Quote:
     end = body_end + 4 + length
     if end > len(payload):
         raise DecodeError(f"signature data of {length} bytes reaches behind the quote's end", code="quote-truncated")
-    if any(payload[end:]):
+    padded = tee_type == TEE_TDX and len(payload) == TDX_BUFFER and not any(payload[end:])
+    if len(payload) != end and not padded:
         raise DecodeError(f"{len(payload) - end} bytes stand behind the quote", code="quote-trailing-bytes")
     data = payload[body_end + 4 : end]
     qe_report, qe_signature, authentication, kind, certification = _parse_signature_data(data, version)

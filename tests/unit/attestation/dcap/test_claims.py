@@ -32,6 +32,8 @@ from cloister.attestation import anchors
 from cloister.attestation.claims import Claims, Tcb
 from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import EvidenceKind
+from cloister.attestation.verifiers.dcap_quote import TDX_BUFFER, TEE_SGX, TEE_TDX, parse_quote
+from cloister.errors import DecodeError
 
 BOTH = pytest.mark.parametrize("kind", [TDX, SGX])
 
@@ -87,9 +89,18 @@ def test_version_5(body: int) -> None:
     assert claims.registers.get("curservicetdhash") == (b"\x64" * 48 if body == 16 else None)
 
 
-@BOTH
-def test_padding_of_zeros_is_no_part_of_the_quote(kind: EvidenceKind) -> None:
-    assert Case(payload=QUOTES[kind] + bytes(3000)).ask(kind) == Case().ask(kind)
+def test_the_buffer_of_intels_quoting_service() -> None:
+    """Zeros behind a TDX quote up to the service's buffer size, and not one more or less; behind an SGX quote none."""
+    whole = QUOTES[TDX]
+    padded = whole + bytes(TDX_BUFFER - len(whole))
+    assert Case(payload=padded).ask(TDX) == Case().ask(TDX)
+    for payload in (whole + b"\0", padded[:-1], padded + b"\0", whole + bytes(3000), padded[:-1] + b"\1"):
+        with pytest.raises(DecodeError, match="behind the quote"):
+            parse_quote(payload, TEE_TDX)
+    sgx = QUOTES[SGX]
+    for count in (1, TDX_BUFFER - len(sgx)):
+        with pytest.raises(DecodeError, match="behind the quote"):
+            parse_quote(sgx + bytes(count), TEE_SGX)
 
 
 @BOTH

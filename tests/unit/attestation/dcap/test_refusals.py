@@ -86,7 +86,7 @@ LAYOUT: dict[str, tuple[Build, str]] = {
     "signature data of no bytes": (lambda kind: cut(kind, put(length_at(kind), bytes(4))), "quote-trailing-bytes"),
     "signature data a byte short": (
         lambda kind: cut(kind, lambda q: put(length_at(kind), struct.pack("<I", len(q) - length_at(kind) - 5))(q)),
-        "quote-length",
+        "quote-trailing-bytes",
     ),
     "signature data that ends in the key": (
         lambda kind: cut(kind, lambda q: put(length_at(kind), struct.pack("<I", 100))(q)[: length_at(kind) + 104]),
