@@ -46,19 +46,20 @@ def _draw(verdict: Verdict) -> None:
 
     told = verdict.to_json()
     click.secho("the receipt holds", fg="green", bold=True)
+    log = told["log"]
     rows = [
-        ("what ran", f"app {told['app']}, program {told['app_digest']}"),
-        ("for", f"requester {told['requester']}, task {told['task_id']}"),
+        ("app", told["app"]),
+        ("program", told["app_digest"]),
+        ("requester", told["requester"]),
+        ("task", told["task_id"]),
         *_data(told),
         ("result", f"{told['result_digest']}" + ("" if told["cause"] is None else f", failed: {told['cause']}")),
         ("when", f"{told['started_at']} to {told['finished_at']}"),
-        ("the hardware", _hardware(told)),
-        ("the sms", f"{told['sms']} appraised that at {told['appraisal']['at']} and countersigned"),
-        (
-            "the log",
-            f"the release is entry {told['log']['index']} of {told['log']['size']}, root {told['log']['root']}",
-        ),
-        ("the chain", _chain(told)),
+        ("enclave", f"signed this with key {told['enclave_challenge']}, which was born in it"),
+        ("hardware", _hardware(told)),
+        ("sms", f"{told['sms']} appraised that at {told['appraisal']['at']} and countersigned"),
+        ("log", f"its release is entry {log['index']} of {log['size']}, root {log['root']}"),
+        ("chain", _chain(told)),
     ]
     facts(rows)
     for remark in told["appraisal"]["marks"]:
@@ -70,14 +71,11 @@ def _draw(verdict: Verdict) -> None:
 def _data(told: dict[str, object]) -> list[tuple[str, str]]:
     bulk = told["bulk"]
     if isinstance(bulk, list):
-        return [("on data", f"{item['dataset']}  {item['cause'] or 'ok'}") for item in bulk]
+        return [("data", f"{item['dataset']}  {item['cause'] or 'ok'}") for item in bulk]
     if told["dataset"] is None:
-        return [("on data", "none")]
-    rows = [("on data", f"{told['dataset']}, ciphertext {told['dataset_checksum']}")]
-    if told["grant"] is not None:
-        policy = "" if told["policy"] is None else f" with policy {told['policy']}"
-        rows.append(("granted by", f"order {told['grant']}{policy}"))
-    return rows
+        return [("data", "none")]
+    names = {"data": "dataset", "ciphertext": "dataset_checksum", "grant": "grant", "policy": "policy"}
+    return [(title, str(told[name])) for title, name in names.items() if told[name] is not None]
 
 
 def _hardware(told: dict[str, object]) -> str:
@@ -85,7 +83,7 @@ def _hardware(told: dict[str, object]) -> str:
     if not isinstance(evidence, dict) or not isinstance(appraisal, dict):
         return ""
     status = "" if appraisal["tcb"] is None else f", firmware {appraisal['tcb']}"
-    return f"{evidence['kind']} evidence of measurement {evidence['measurement']}{status}"
+    return f"{evidence['kind']} evidence binds that key to measurement {evidence['measurement']}{status}"
 
 
 def _chain(told: dict[str, object]) -> str:
