@@ -27,10 +27,12 @@ VARIABLES = "OVMF_VARS.fd"
 OUTPUTS = (FIRMWARE, VARIABLES, INITRAMFS, KERNEL)
 COMMAND_LINE = (
     "console=ttyS0 quiet no_timer_check panic=-1 oops=panic cloister.simulated=never lockdown=confidentiality module.sig_enforce=1 "
-    "init_on_alloc=1 init_on_free=1 slab_nomerge vsyscall=none debugfs=off random.trust_bootloader=off"
+    "init_on_alloc=1 slab_nomerge vsyscall=none debugfs=off random.trust_bootloader=off"
 )
 """Measured by the kernel's EFI stub. ``no_timer_check``: on a busy host without KVM the timer may tick too late for the
-kernel's own test of it, which ends in a panic. ``init_on_free`` clears memory that held keys; ``lockdown`` forbids reading it."""
+kernel's own test of it, which ends in a panic. ``init_on_alloc`` gives no page to another process uncleared; ``lockdown``
+forbids reading the kernel's memory.
+"""
 MOST_MANIFEST = 4 << 20
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20
