@@ -11,7 +11,7 @@ CLIENTS := tests/interop/node_modules/.package-lock.json
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test bench lint async clean wheel lock
+.PHONY: help setup demo test coverage bench lint async clean wheel lock
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -44,6 +44,10 @@ demo: setup ## Run the whole story: protect, grant, run in an enclave, pay, open
 test: setup $(CLIENTS) ## Lint, types, import contracts, contracts, services, end to end
 	@$(PY) deploy/preflight.py --tests
 	@deploy/run-tests.sh
+
+coverage: setup $(CLIENTS) ## The same, with a count of the lines that were run
+	@$(PY) deploy/preflight.py --tests
+	@deploy/run-tests.sh coverage
 
 bench: setup ## Measure gas, throughput, memory, latency; print a table beside the budgets
 	@$(PY) -m bench
