@@ -38,10 +38,16 @@ def ensure_bubblewrap() -> list[str]:
     return ["bubblewrap, the sandbox that enclaves run in: sudo apt-get install bubblewrap"]
 
 
-def ensure_chromium() -> list[str]:
-    """Install the browser when that is possible without asking. Without it the browser's test is skipped, by name."""
-    if not _ensure("chromium", "chromium", "the browser of one test"):
-        print("no chromium: the browser's test will be skipped (sudo apt-get install chromium)", file=sys.stderr)
+def ensure_test_tools() -> list[str]:
+    """Install what single tests need when that is possible without asking. Without it those tests are skipped, by name."""
+    tools = {
+        "chromium": ("chromium", "the browser of one test"),
+        "qemu-system-x86_64": ("qemu-system-x86", "virtual machines that are enclaves"),
+        "swtpm": ("swtpm", "the TPM of virtual machines"),
+    }
+    for program, (package, purpose) in tools.items():
+        if not _ensure(program, package, purpose):
+            print(f"no {program}: its tests will be skipped (sudo apt-get install {package})", file=sys.stderr)
     return []
 
 
@@ -58,7 +64,7 @@ def _ensure(program: str, package: str, purpose: str) -> bool:
     return shutil.which(program) is not None
 
 
-CHECKS = {"--before": missing_for_setup, "--tests": ensure_chromium}
+CHECKS = {"--before": missing_for_setup, "--tests": ensure_test_tools}
 
 
 def main() -> int:
