@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.machines import built_image, need_machines
 
-from cloister.protocol.channel import Frame, FrameParser
+from cloister.network.tpmroot import load_tpm_root
 from cloister.worker.runtimes.runtime import EnclaveSpec, Platform
 from cloister.worker.runtimes.vm import VmProcess, VmRuntime
 from cloister.worker.vm.image import Image
@@ -46,23 +46,20 @@ class Booted:
 
     runtime: VmRuntime
     process: VmProcess
-    ready: Frame
     measured: BootMeasurement
+    root: bytes
+    """The certificate of the network's TPM root."""
 
 
 @pytest.fixture(scope="session")
-def booted(image: Image, factory_tpm: Path) -> Iterator[Booted]:
-    runtime = VmRuntime(image, factory_tpm)
+def booted(image: Image, factory_tpm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    root = load_tpm_root(tmp_path_factory.mktemp("tpmroot"), "machines")
+    runtime = VmRuntime(image, root.state)
     process, port = runtime.boot(SPEC, report=True)
     assert port is not None
     with port:
         measured = read_boot(image, port, 0.0)
-    parser = FrameParser()
-    frames: list[Frame] = []
-    process.channel.settimeout(20)
-    while not frames:
-        frames += parser.feed(process.channel.recv(4096))
-    yield Booted(runtime, process, frames[0], measured)
+    yield Booted(runtime, process, measured, root.root)
     process.kill()
     runtime.close()
 

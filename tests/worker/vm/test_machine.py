@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,17 +16,34 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.enclave.world import build_world
 from tests.worker.vm.conftest import SPEC, Booted
 
+from cloister.attestation.collateral import Collateral
+from cloister.attestation.evidence import EvidenceKind
+from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.tpm.events import parse_event_log
 from cloister.attestation.tpm.payload import APP_PCR, BOOT_PCRS, PCR_SIZE, build_boot_measurement
 from cloister.errors import ConfigurationError, UnavailableError, VerificationError
 from cloister.protocol.channel import Frame, build_frame
 from cloister.worker.runtimes.vm import VmRuntime
 from cloister.worker.vm.image import COMMAND_LINE, INITRAMFS, MANIFEST, Image, load_image
-from cloister.worker.vm.measure import BootMeasurement, expected_pcr9, measure_image, verify_boot
+from cloister.worker.vm.measure import BootMeasurement, expected_pcr9, read_boot, verify_boot
 from cloister.worker.vm.qemu import VmOptions
 
+LOOK_AROUND = """
+import json, os
+from pathlib import Path
+seen = {
+    "network": sorted(os.listdir("/sys/class/net")) if os.path.isdir("/sys/class/net") else ["lo"],
+    "user": os.getuid(),
+    "data": Path(os.environ["IEXEC_IN"], os.environ["IEXEC_DATASET_FILENAME"]).read_text(),
+    "tpm": os.path.exists("/dev/tpmrm0") or os.path.exists("/dev/tpm0"),
+    "writable": os.access("/usr", os.W_OK),
+}
+Path("/iexec_out/seen.json").write_text(json.dumps(seen))
+Path("/iexec_out/computed.json").write_text(json.dumps({"deterministic-output-path": "/iexec_out/seen.json"}))
+"""
 SLOW = 200
 """Seconds for a boot without KVM on a machine that is busy with other things."""
 
@@ -107,15 +125,51 @@ def test_a_boot_is_measured_as_the_image_says(image: Image, measured: BootMeasur
 
 
 @pytest.mark.timeout(SLOW + 60)
-def test_a_changed_byte_gives_another_measurement_and_nothing_else_changes(
-    image: Image, measured: BootMeasurement, tmp_path: Path
+def test_a_task_runs_in_it_on_evidence_of_the_measured_boot(booted: Booted, tmp_path: Path) -> None:
+    """Fetch, quote, appraise, open, run in the inner sandbox, seal: all of it, on the machine's own TPM."""
+    assert booted.process.wait(0) is None
+    user = int(Path(f"/proc/{booted.process.pid}/status").read_text().split("Uid:")[1].split()[0])
+    assert user >= 1_900_000_000 if os.geteuid() == 0 else user == os.geteuid()
+    world = build_world(MeasuredPlatform(booted), tmp_path / "app", LOOK_AROUND, data=b"of a patient")
+    outcome = world.run(booted.runtime, booted.process)
+    assert outcome.cause is None
+    assert world.requests[0].evidence.kind == EvidenceKind.TPM
+    seen = json.loads(world.files()["seen.json"])
+    assert seen == {"network": ["lo"], "user": 1000, "data": "of a patient", "tpm": False, "writable": False}
+
+
+@pytest.mark.timeout(SLOW + 60)
+def test_a_changed_byte_changes_the_measurement_and_nothing_else(
+    image: Image, factory_tpm: Path, measured: BootMeasurement, tmp_path: Path
 ) -> None:
-    """A second boot, of an image with one other byte: the same firmware and kernel measure the same, the initramfs not."""
+    """A second boot, of an image with one other byte: firmware and kernel measure the same again, the initramfs not.
+
+    Its agent refuses a simulated platform, which the measured command line forbids whatever the host says. Then the
+    machine ends by itself.
+    """
     changed = with_changed_initramfs(image, tmp_path)
-    again = measure_image(changed)
-    assert [index for index in BOOT_PCRS if again.pcrs[index] != measured.pcrs[index]] == [9]
-    assert again.pcrs[9] == expected_pcr9(changed)
-    assert again.measurement != measured.measurement
+    runtime = VmRuntime(changed, factory_tpm)
+    try:
+        process, port = runtime.boot(SPEC, report=True)
+        assert port is not None
+        with port:
+            again = read_boot(changed, port, 0.0)
+        assert [index for index in BOOT_PCRS if again.pcrs[index] != measured.pcrs[index]] == [9]
+        assert again.pcrs[9] == expected_pcr9(changed)
+        assert again.measurement != measured.measurement
+        process.channel.sendall(build_frame(Frame("platform", {"platform": "simulated"}, b"\x82\x41\x00\x41\x00")))
+        said = b""
+        process.channel.settimeout(60)
+        while data := process.channel.recv(65536):
+            said += data
+        assert b'"kind":"ready"' in said
+        assert b"simulated" in said
+        assert process.wait(60) == 1
+        process.kill()
+        process.kill()
+        assert not is_alive(process.pid)
+    finally:
+        runtime.close()
 
 
 def test_another_command_line_is_another_measurement(image: Image) -> None:
@@ -146,24 +200,17 @@ def test_a_machine_that_says_other_than_its_image_is_not_believed(image: Image, 
     assert parse_event_log(report.body) == measured.events
 
 
-@pytest.mark.timeout(SLOW + 60)
-def test_an_agent_says_ready_and_refuses_a_simulated_platform(booted: Booted) -> None:
-    """The measured command line forbids it, whatever the host says; then the agent ends, and the machine with it."""
-    assert booted.ready.kind == "ready"
-    assert booted.process.wait(0) is None
-    user = int(Path(f"/proc/{booted.process.pid}/status").read_text().split("Uid:")[1].split()[0])
-    assert user >= 1_900_000_000 if os.geteuid() == 0 else user == os.geteuid()
-    channel = booted.process.channel
-    channel.sendall(build_frame(Frame("platform", {"platform": "simulated"}, b"\x82\x41\x00\x41\x00")))
-    said = b""
-    channel.settimeout(60)
-    while data := channel.recv(65536):
-        said += data
-    assert b'"cause"' in said
-    assert booted.process.wait(60) == 1
-    booted.process.kill()
-    booted.process.kill()
-    assert not is_alive(booted.process.pid)
+class MeasuredPlatform:
+    """What the SMS knows of a booted machine: the TPM root, and the measurement of its boot."""
+
+    def __init__(self, booted: Booted) -> None:
+        self.spec = SPEC
+        self.collateral = Collateral(((EvidenceKind.TPM, booted.root),))
+        self.policy = EnclavePolicy(
+            EvidenceKind.TPM,
+            frozenset({hashlib.sha256(booted.root).digest()}),
+            frozenset({booted.measured.measurement}),
+        )
 
 
 def with_changed_initramfs(image: Image, folder: Path) -> Image:
