@@ -31,7 +31,7 @@ from cloister.sdk.processing import Run
 from cloister.sdk.protection import ProtectedData
 from cloister.sdk.receipts import FILE_NAME
 from cloister.sdk.results import RECEIPT_NAME
-from cloister.sdk.verdict import verify_on_chain
+from cloister.sdk.verdict import verify_in_log, verify_on_chain
 
 ENCLAVE, SMS = PrivateKey(b"\x61" * 32), PrivateKey(b"\x62" * 32)
 HASH = b"\x66" * 32
@@ -67,6 +67,8 @@ def test_a_stranger_checks_a_file_offline_and_beside_the_chain(live: LiveNetwork
     ).to_json()
     assert beside["chain"]["verified"] is True
     assert {**beside, "chain": None} == told
+    today = cloister.verify_receipt(file, network=live.name, log=description.services.sms).to_json()["log"]
+    assert today["continued_to"] >= today["size"] > told["log"]["index"]
     assert told["sms"] == description.teebroker.lower()
     assert told["task_id"] == run.task_id
     assert told["grant"].startswith("0x")
@@ -162,6 +164,21 @@ def test_the_chain_says_what_of_a_receipt_is_not_so(live: LiveNetwork, run: Run,
         ({"dataset": DatasetUse(data.address, HASH)}, "the checksum of"),
     ):
         assert named in refusal(**changes)
+
+
+def test_a_log_of_another_story_does_not_continue_a_receipts(live: LiveNetwork, encoded: bytes) -> None:
+    true = cloister.verify_receipt(encoded, network=live.name).verified
+    url = live.network.description.services.sms
+    assert verify_in_log(true, url).size >= true.head.size
+    with pytest.raises(VerificationError) as refused:
+        verify_in_log(made_up(true.claims), url)
+    assert refused.value.code == "log-origin", "the live sms did not sign what our own one did"
+    key = load_accounts(live.home / "networks" / live.name / "accounts.json").key("sms")
+    for size, code in ((10_000, "log-shrunk"), (1, "log-split")):
+        other = build_head(true.head.origin, size, HASH, true.head.timestamp, key.sign_message)
+        with pytest.raises(VerificationError) as refused:
+            verify_in_log(dataclasses.replace(true, head=other), url)
+        assert refused.value.code == code
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def receipt() -> None:
 @receipt.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--rpc", metavar="URL", help="Hold it against the chain too, through this node.")
+@click.option("--log", metavar="URL", help="Hold it against the transparency log that the SMS at URL shows today.")
 @click.option(
     "--roots",
     type=click.Path(path_type=Path),
@@ -28,16 +29,16 @@ def receipt() -> None:
     help="Trust the roots and programs in FILE (reference-values.json) and not those of the network.",
 )
 @options
-def verify(session: Session, file: Path, rpc: str | None, roots: Path | None) -> None:
+def verify(session: Session, file: Path, rpc: str | None, log: str | None, roots: Path | None) -> None:
     """Prove the receipt in FILE: which program ran on which data for whom, on which evidence, and who says so.
 
-    Nothing is asked of any service: roots and programs are those that this machine has pinned for the network, or those in
-    --roots. Exit code 0 only when everything holds; 76 when a signature or proof fails, 77 when it rests on something that
-    is not trusted here, 65 when it is no receipt.
+    Without --rpc and --log nothing is asked of anybody: roots and programs are those that this machine has pinned for the
+    network, or those in --roots. Exit code 0 only when everything holds; 76 when a signature or proof fails, 77 when it
+    rests on something that is not trusted here, 65 when it is no receipt.
     """
     from cloister.sdk.verdict import verify_receipt
 
-    verdict = verify_receipt(file, network=session.network, roots=roots, rpc=rpc)
+    verdict = verify_receipt(file, network=session.network, roots=roots, rpc=rpc, log=log)
     session.show(verdict.to_json(), lambda: _draw(verdict))
 
 
@@ -58,7 +59,7 @@ def _draw(verdict: Verdict) -> None:
         ("enclave", f"signed this with key {told['enclave_challenge']}, which was born in it"),
         ("hardware", _hardware(told)),
         ("sms", f"{told['sms']} appraised that at {told['appraisal']['at']} and countersigned"),
-        ("log", f"its release is entry {log['index']} of {log['size']}, root {log['root']}"),
+        ("log", f"its release is entry {log['index']} of {log['size']}, root {log['root']}{_today(log)}"),
         ("chain", _chain(told)),
     ]
     facts(rows)
@@ -84,6 +85,10 @@ def _hardware(told: dict[str, object]) -> str:
         return ""
     status = "" if appraisal["tcb"] is None else f", firmware {appraisal['tcb']}"
     return f"{evidence['kind']} evidence binds that key to measurement {evidence['measurement']}{status}"
+
+
+def _today(log: dict[str, object]) -> str:
+    return "" if log["continued_to"] is None else f", continued by today's log of {log['continued_to']}"
 
 
 def _chain(told: dict[str, object]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.attestation.receipt import BulkUse, DatasetUse, VerifiedReceipt
+from cloister.attestation.transparency import SignedHead, verify_consistency
 from cloister.errors import LocalError, VerificationError
 from cloister.protocol.codec import Address, Bytes32, to_hex
 from cloister.protocol.results import result_hash
@@ -45,10 +46,11 @@ class ChainProof:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A receipt that holds. ``chain`` is None when no chain was asked."""
+    """A receipt that holds. ``chain`` is None when no chain was asked, ``log`` (the log's head of today) when no log was."""
 
     verified: VerifiedReceipt
     chain: ChainProof | None
+    log: SignedHead | None = None
 
     @property
     def warning(self) -> str | None:
@@ -108,6 +110,7 @@ class Verdict:
                 "size": log.size,
                 "root": to_hex(self.verified.head.root),
                 "timestamp": _time(log.timestamp),
+                "continued_to": None if self.log is None else self.log.size,
             },
             "chain": None if self.chain is None else {"verified": True, "block": self.chain.block},
         }
@@ -119,9 +122,11 @@ def verify_receipt(
     network: str = LOCAL,
     roots: ReferenceValues | Path | str | None = None,
     rpc: str | None = None,
+    log: str | None = None,
     result_digest: bytes | None = None,
 ) -> Verdict:
-    """Prove a receipt (a file's path, or its bytes) offline; beside the chain too when ``rpc``, a node's URL, is given.
+    """Prove a receipt (a file's path, or its bytes) offline; beside the chain too when ``rpc``, a node's URL, is given, and
+    against the transparency log of today when ``log``, the SMS's URL, is.
 
     Trust comes from ``roots`` (reference values, or a file of them), else from what is pinned for ``network`` on this
     machine, or from what a network's URL says of itself. ``result_digest``: 32 bytes that the caller has from the chain.
@@ -136,7 +141,28 @@ def verify_receipt(
     else:
         values = roots if isinstance(roots, ReferenceValues) else read_reference_values(Path(roots))
     verified = check_receipt(encoded, values, result_digest=result_digest)
-    return Verdict(verified, None if rpc is None else verify_on_chain(verified, rpc))
+    return Verdict(
+        verified,
+        None if rpc is None else verify_on_chain(verified, rpc),
+        None if log is None else verify_in_log(verified, log),
+    )
+
+
+def verify_in_log(verified: VerifiedReceipt, url: str) -> SignedHead:
+    """Prove that the log that the SMS shows today continues the one that the receipt's release is in. Returns its head.
+
+    Raises:
+        VerificationError: ``log-shrunk``, ``log-split``: it shows others another log than it showed this enclave.
+        UnavailableError: it does not answer.
+    """
+    from cloister.clients.sms import SmsClient
+
+    then, origin = verified.head, verified.head.origin
+    client = SmsClient(url, chain_id=origin.chain_id, hub=Address.from_raw(origin.hub))
+    head = client.log_head(Address.from_raw(origin.sms))
+    path = client.log_consistency(then.size, head.size) if then.size < head.size else ()
+    verify_consistency(then.size, head.size, path, then.root, head.root)
+    return head
 
 
 def verify_on_chain(verified: VerifiedReceipt, rpc_url: str) -> ChainProof:
