@@ -18,6 +18,7 @@ from cloister.worker.vm.builder import PACKAGE_ROOT, build_image
 from cloister.worker.vm.image import Image, load_image
 
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "swtpm": "swtpm", "setpriv": "util-linux"}
+_KEPT = 4
 BUILDERS = {"apt-get": "apt", "dpkg-deb": "dpkg"}
 
 
@@ -47,7 +48,8 @@ def built_image() -> Image:
         try:
             return load_image(place)
         except CloisterError:
-            for old in folder.glob("image-*"):
+            # Other checkouts build theirs here too, and may be using them.
+            for old in sorted(folder.glob("image-*"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         try:
             return build_image(place, cache=package_cache())

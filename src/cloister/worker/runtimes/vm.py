@@ -89,7 +89,11 @@ class VmRuntime:
     def boot(self, spec: EnclaveSpec, *, report: bool = False) -> tuple[VmProcess, socket.socket | None]:
         """The same; with ``report``, the machine also has the port on which it tells what the TPM says of its boot."""
         started = time.monotonic()
-        process, port = self._starter.submit(self._start, spec, report=report).result()
+        try:
+            starting = self._starter.submit(self._start, spec, report=report)
+        except RuntimeError as error:  # the executor's word for being shut down
+            raise UnavailableError("no machine is started any more") from error
+        process, port = starting.result()
         try:
             process.wait_ready(self._options.boot_seconds, self._closed)
         except BaseException:
