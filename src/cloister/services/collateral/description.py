@@ -49,13 +49,14 @@ COLLATERAL = Description(
             (403,),
             parameters={
                 "kind": {"type": "string", "enum": ["tdx", "sgx", "snp", "snp-vtpm", "tpm"]},
-                "fmspc": {"type": "string", "pattern": "^([0-9a-f]{12})?$"},
+                "fmspc": {"type": "string", "maxLength": 12},
                 "ca": {"type": "string", "enum": ["", "platform", "processor"]},
-                "product": {"type": "string", "pattern": "^([A-Z][A-Za-z0-9]{1,15})?$"},
-                "chip": {"type": "string", "pattern": "^([0-9a-f]{16}|[0-9a-f]{128})?$"},
-                "tcb": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
+                "product": {"type": "string", "maxLength": 16},
+                "chip": {"type": "string", "maxLength": 128},
+                "tcb": {"type": "string", "maxLength": 16},
             },
-            text="Deterministic CBOR: an array of [kind, name, content]. Nothing in it is over.",
+            text="Deterministic CBOR: an array of [kind, name, content]. Nothing in it is over. Hex is lower case: 6 bytes of "
+            "``fmspc``, 64 of ``chip`` (Turin: 8), 8 of ``tcb``; ``kind`` says which of them are needed.",
         ),
         ("GET", "/collateral/v1/bundle"): Operation(
             "collateralBundle",
