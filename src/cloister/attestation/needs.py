@@ -17,6 +17,10 @@ from cloister.errors import DecodeError, InputError
 _REPORT_SIZE: Final = 1184
 _HCL_HEADER: Final = 32
 _AMD_PRODUCT: Final = x509.ObjectIdentifier("1.3.6.1.4.1.3704.1.2")
+_SGX: Final = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
+_FMSPC: Final = bytes.fromhex("060a2a864886f84d010d0104" + "0406")
+"""OBJECT IDENTIFIER 1.2.840.113741.1.13.1.4, then the head of an OCTET STRING of 6 bytes (Intel, PCK profile 1.3.5)."""
+_FAILURES: Final = (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion)
 _VLEK: Final = 1
 _TURIN_CHIP: Final = 8
 
@@ -25,7 +29,8 @@ def parse_need(evidence: Evidence) -> Need | None:
     """Read what the collateral is looked up by; None for a kind that needs none.
 
     Raises:
-        DecodeError: the evidence does not say it (``evidence-malformed``).
+        DecodeError: the evidence does not say it (``evidence-malformed``), or a quote is not laid out soundly.
+        VerificationError: a quote of another version or TEE.
     """
     try:
         match evidence.kind:
@@ -54,15 +59,24 @@ def parse_need(evidence: Evidence) -> Need | None:
 
 
 def _dcap_need(evidence: Evidence) -> Need:
-    # The library is large and native; nobody without a quote loads it.
-    from dcap_qvl import parse_quote
+    """From the PCK certificate in the quote. The library that verifies is not asked: these bytes are anybody's, and there are
+    inputs at which it ends the process.
+    """
+    from cloister.attestation.verifiers.dcap_quote import TEE_SGX, TEE_TDX, parse_quote
 
+    quote = parse_quote(evidence.payload, TEE_TDX if evidence.kind is EvidenceKind.TDX else TEE_SGX)
+    if not quote.chain:
+        raise DecodeError("the quote does not carry its PCK certificate", code="evidence-malformed")
     try:
-        quote = parse_quote(evidence.payload)
-        fmspc, ca = quote.fmspc().lower(), quote.ca()
-    except (ValueError, OverflowError) as error:
-        raise DecodeError("the quote, or the certificate in it, does not parse", code="evidence-malformed") from error
-    return Need(evidence.kind, fmspc=fmspc, ca=ca)
+        pck = x509.load_pem_x509_certificates(quote.chain.rstrip(b"\0"))[0]
+        extension = pck.extensions.get_extension_for_oid(_SGX).value
+        issuer = pck.issuer.rfc4514_string()
+    except (*_FAILURES, IndexError) as error:
+        raise DecodeError("the PCK certificate in the quote does not parse", code="evidence-malformed") from error
+    raw = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
+    place = raw.find(_FMSPC)
+    fmspc = raw[place + len(_FMSPC) : place + len(_FMSPC) + 6] if place >= 0 else b""
+    return Need(evidence.kind, fmspc=fmspc.hex(), ca="processor" if "Processor CA" in issuer else "platform")
 
 
 def _snp_need(kind: EvidenceKind, report: bytes, certificates: Sequence[object]) -> Need:
@@ -96,7 +110,7 @@ def _product_of_report(report: bytes) -> str:
 def _load(der: bytes) -> x509.Certificate | None:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError:
+    except _FAILURES:
         return None
 
 
@@ -107,7 +121,7 @@ def _product_of(der: bytes) -> str:
         return ""
     try:
         value = certificate.extensions.get_extension_for_oid(_AMD_PRODUCT).value
-    except (x509.ExtensionNotFound, ValueError):
+    except _FAILURES:
         return ""
     if not isinstance(value, x509.UnrecognizedExtension):
         return ""

@@ -39,7 +39,10 @@ from cloister.errors import DecodeError, LocalError, VerificationError, quoted
 
 _SEAL: Final = object()
 _MAX_NUMBER: Final = 2**63 - 1
-_FAILURES: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, OverflowError)
+_FAILURES: Final = (
+    *(ValueError, TypeError, IndexError, OverflowError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
 _STATEMENT_IDS: Final = {"TDX": EvidenceKind.TDX, "SGX": EvidenceKind.SGX}
 _IDENTITY_IDS: Final = {"TD_QE": EvidenceKind.TDX, "QE": EvidenceKind.SGX}
 _AMD_PRODUCT: Final = x509.ObjectIdentifier("1.3.6.1.4.1.3704.1.2")

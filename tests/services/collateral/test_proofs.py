@@ -21,7 +21,7 @@ from cloister.attestation.provenance import prove_piece
 from cloister.attestation.snp_payload import build_snp_evidence
 from cloister.attestation.verify import read_claims
 from cloister.clients.collateral import SourcedCollateral
-from cloister.errors import DecodeError, InputError, VerificationError
+from cloister.errors import DecodeError, VerificationError
 
 IMPOSTOR = DcapAuthority.create(now=NOW, seed="impostor")
 
@@ -193,7 +193,7 @@ def test_what_a_report_needs(product: str) -> None:
 @pytest.mark.parametrize("kind", [TDX, EvidenceKind.SGX, SNP, EvidenceKind.SNP_VTPM])
 @pytest.mark.parametrize("payload", [b"\x00", b"\xff" * 5000, b"\x83\x01\x40\x80", INTEL.tdx_quote(bytes(64))[:900]])
 def test_evidence_that_says_nothing(kind: EvidenceKind, payload: bytes) -> None:
-    with pytest.raises((DecodeError, InputError)):
+    with pytest.raises((DecodeError, VerificationError)):
         parse_need(Evidence(kind, payload))
 
 
