@@ -110,6 +110,7 @@ def test_a_receipt_with_any_byte_changed_does_not_verify(
     run = requester.process_protected_data(None, app=app, workerpool_max_price="0.02 RLC", timeout=60)  # type: ignore[arg-type]
     encoded = run.result.read(RECEIPT_NAME)
     values = load_reference_values(live.name)
+    assert load_reference_values(live.network.description.origin) == values, "as the SMS of the hub signed them"
     check_receipt(encoded, values, result_digest=result_digest(live, run.task_id).raw)
     for position in range(0, len(encoded), max(1, len(encoded) // 60)):
         forged = bytearray(encoded)

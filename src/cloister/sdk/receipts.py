@@ -17,8 +17,7 @@ from cloister.attestation.policy import AnyOf, AppraisalPolicy, EnclavePolicy
 from cloister.attestation.receipt import Receipt, VerifiedReceipt, parse_receipt
 from cloister.attestation.receipt import verify_receipt as verify_offline
 from cloister.errors import CloisterError, DecodeError, NotFound
-from cloister.sdk.home import network_folder
-from cloister.transport import Http
+from cloister.sdk.home import load_description, network_folder
 
 FILE_NAME = "reference-values.json"
 FILE_CAP = 256 * 1024
@@ -109,13 +108,15 @@ def _parse_kind(given: dict[str, object]) -> KindValues:
 
 
 def load_reference_values(network: str) -> ReferenceValues:
-    """The reference values of a network: pinned on this machine by name, or as the network itself says by URL.
+    """The reference values of a network: pinned on this machine by name, or by URL as the network's SMS signed them, which is
+    held against the ``teebroker`` of its hub. Chain and hub are then those that the URL names; to trust no server in that,
+    keep the values in a file.
 
     Raises:
-        NotFound: nothing is pinned here.
+        NotFound: nothing is pinned here. VerificationError: signed by another than the hub's SMS.
     """
     if network.startswith(("http://", "https://")):
-        return parse_reference_values(Http(network, max_response=FILE_CAP).json("GET", f"/-/{FILE_NAME}"))
+        return _load_signed(network)
     path = network_folder(network) / FILE_NAME
     if not path.exists():
         raise NotFound(
@@ -123,6 +124,18 @@ def load_reference_values(network: str) -> ReferenceValues:
             hint="cloister up, or --network URL, or --roots FILE",
         )
     return read_reference_values(path)
+
+
+def _load_signed(url: str) -> ReferenceValues:
+    from cloister.chain.contracts import Hub
+    from cloister.chain.rpc import JsonRpc
+    from cloister.sdk.collateral import load_signed_reference
+
+    description = load_description(url)
+    hub = Hub(JsonRpc(description.rpc_url), description.contracts.hub)
+    broker = hub.contract("teebroker", block="latest")
+    signed = load_signed_reference(url, chain_id=description.chain_id, hub=hub.address, sms=broker)
+    return parse_reference_values(signed.values)
 
 
 def read_reference_values(path: Path) -> ReferenceValues:
