@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
+from random import Random
 
 import pytest
 from cryptography import x509
@@ -199,3 +201,37 @@ def test_evidence_that_says_nothing(kind: EvidenceKind, payload: bytes) -> None:
 
 def test_simulated_evidence_needs_nothing() -> None:
     assert parse_need(Evidence(EvidenceKind.SIMULATED, b"x")) is None
+
+
+def _mutate(random: Random, content: bytes) -> bytes:
+    changed = bytearray(content)
+    for _ in range(random.randint(1, 4)):
+        place = random.randrange(len(changed))
+        match random.randrange(4):
+            case 0:
+                changed[place] ^= 1 << random.randrange(8)
+            case 1:
+                changed[place] = random.choice([0, 0x30, 0x80, 0xFF])
+            case 2:
+                del changed[place : place + random.randrange(1, 20)]
+            case _:
+                changed[place:place] = changed[max(0, place - 30) : place]
+    return bytes(changed) or b"x"
+
+
+def test_whatever_the_bytes_only_named_errors() -> None:
+    random = Random(5)
+    evidence = [Evidence(TDX, INTEL.tdx_quote(bytes(64))), AMD.evidence(bytes(64))]
+    ask = Piece(Family.AMD, PieceName.CERTIFICATE, AMD.ask)
+    known = [prove_piece(ask, roots=[AMD.ark], now=NOW)]
+    crl = Piece(Family.AMD, PieceName.CRL, AMD.crl())
+    pieces = [*split_document(INTEL.document(TDX)), ask, crl, Piece(Family.AMD, PieceName.CERTIFICATE, AMD.leaf())]
+    for _ in range(400):
+        given = random.choice(evidence)
+        with suppress(DecodeError, VerificationError):
+            parse_need(Evidence(given.kind, _mutate(random, given.payload)))
+        piece = random.choice(pieces)
+        chain = _mutate(random, piece.chain) if piece.chain and random.random() < 0.5 else piece.chain
+        changed = dataclasses.replace(piece, body=_mutate(random, piece.body), chain=chain)
+        with suppress(DecodeError, VerificationError):
+            assert prove_piece(changed, roots=[INTEL.root, AMD.ark], now=NOW, known=known).piece.body == piece.body
