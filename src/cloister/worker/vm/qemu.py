@@ -1,8 +1,9 @@
 """QEMU's command line for an enclave: firmware, kernel, initramfs, a TPM, one port to the host, and nothing else.
 
-The same image gives the same measurement on every host, with KVM and without, because everything that firmware and
-kernel measure is fixed here: machine type, number of processors, width of physical addresses, order of devices. Memory
-counts only below ``EVEN_MEMORY``, where it moves the place of the initramfs.
+The same image gives the same measurement wherever the processor that the guest sees is of the same model: what else
+firmware and kernel measure is fixed here, machine type, number of processors, width of physical addresses, order of
+devices. Without KVM the model is QEMU's own and the same everywhere; with KVM it is the host's, and the firmware's PCR 0
+follows it. Memory counts only below ``EVEN_MEMORY``, where it moves the place of the initramfs.
 """
 
 from __future__ import annotations
