@@ -20,8 +20,16 @@ def collateral() -> None:
     """Vendors' collateral: certificates, revocation lists and lists of good firmware.
 
     Evidence of TDX, SGX and SEV-SNP is judged with it. Everything is proven under the vendor's root before it is kept, and
-    nothing older than what was seen before is taken. Local networks ask no vendor by themselves: import a bundle, or name
-    sources in the file collateral.json of the network's folder (docs/attestation.md).
+    nothing older than what was seen before is taken.
+
+    A network asks no vendor by itself: import a bundle, or name sources in collateral.json in the network's folder; every
+    member may be left out:
+
+    \b
+      {"intel": {"url": "https://api.trustedservices.intel.com", "platforms": ["tdx/b0c06f000000"]},
+       "amd": {"url": "https://kdsintf.amd.com", "products": ["Genoa"]},
+       "tpm": {"url": "https://ca.example/tpm.crl"},
+       "bundle": "/srv/collateral.cbor"}
     """
 
 
