@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -40,6 +41,9 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_MOVE = 32, 4096, 8192
 _POWER_OFF = 0x4321FEDC
 _PIECE = 1 << 18
+_PORT_BUFFER = 4096
+"""What the kernel's driver and QEMU hand over at once."""
+_LEAVING_SECONDS = 1.0
 _FINIT_MODULE = 313
 _PR_CAPBSET_DROP = 24
 _MOST_EVENT_LOG = 1 << 20
@@ -174,7 +178,7 @@ def _run_agent() -> int:
     ports = _ports(CHANNEL_PORT)
     if len(ports) != 1:
         raise OSError(f"this machine has {len(ports)} ports named {CHANNEL_PORT}")
-    port = os.open(ports[0], os.O_RDWR | os.O_CLOEXEC)
+    port = os.open(ports[0], os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     agent = os.fork()
     if agent == 0:
@@ -185,6 +189,8 @@ def _run_agent() -> int:
     outward.start()
     code = _reap(agent)
     outward.join()
+    # The last bytes may still be on their way; a host that has them all leaves.
+    _wait_for(port, 0, _LEAVING_SECONDS)
     return code
 
 
@@ -216,9 +222,12 @@ def _drop_capabilities() -> None:
 
 
 def _to_agent(port: int, agent_socket: socket.socket, agent: int) -> None:
+    buffers = [bytearray(_PORT_BUFFER) for _ in range(_PIECE // _PORT_BUFFER)]
     with suppress(OSError):
-        while data := os.read(port, _PIECE):
-            agent_socket.sendall(data)
+        while (count := _read_port(port, buffers)) > 0:
+            # All but the last buffer are full: readv stops at the first one that is not.
+            full, rest = divmod(count, _PORT_BUFFER)
+            agent_socket.sendall(b"".join(buffers[:full]) + buffers[min(full, len(buffers) - 1)][:rest])
     # The host is gone: so is the reason for the agent to be.
     with suppress(OSError):
         agent_socket.shutdown(socket.SHUT_WR)
@@ -226,10 +235,29 @@ def _to_agent(port: int, agent_socket: socket.socket, agent: int) -> None:
         os.kill(agent, signal.SIGTERM)
 
 
+def _read_port(port: int, buffers: list[bytearray]) -> int:
+    """Read what is there, in one call; 0 when the host has left.
+
+    The driver hands out its own buffers one by one, a page each at most, so readv asks for many of that size. The
+    descriptor does not block: it would keep back what it has until all are full.
+    """
+    while True:
+        try:
+            return os.readv(port, buffers)
+        except BlockingIOError:
+            _wait_for(port, select.POLLIN)
+
+
 def _to_host(port: int, agent_socket: socket.socket) -> None:
     with suppress(OSError):
         while data := agent_socket.recv(_PIECE):
             _write(port, data)
+
+
+def _wait_for(port: int, event: int, seconds: float | None = None) -> None:
+    poll = select.poll()
+    poll.register(port, event)
+    poll.poll(None if seconds is None else seconds * 1000)
 
 
 def _reap(agent: int) -> int:
@@ -251,7 +279,10 @@ def _ports(name: str) -> list[Path]:
 def _write(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(handle, view) :]
+        try:
+            view = view[os.write(handle, view) :]
+        except BlockingIOError:
+            _wait_for(handle, select.POLLOUT)
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
