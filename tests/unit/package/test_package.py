@@ -13,6 +13,7 @@ import cloister
 ROOT = Path(__file__).parents[3]
 IMPORT_NAMES = {
     "pycryptodome": "Crypto",
+    "dcap-qvl": "dcap_qvl",
     "eth-abi": "eth_abi",
     "graphql-core": "graphql",
     "prometheus-client": "prometheus_client",

@@ -166,13 +166,13 @@ def test_a_release_is_signed_by_the_sms_for_one_request() -> None:
 
 def test_sessions_have_caps() -> None:
     with pytest.raises(TooLarge):
-        SessionEvidence("tdx", bytes(64 * 1024 + 1))
+        SessionEvidence("tdx", bytes(128 * 1024 + 1))
     with pytest.raises(InputError):
         request(hpke_public_key=bytes(5000))
     with pytest.raises(TooLarge):
         SessionCall(request(), bytes(65), WORD, collateral="x" * 600_000)
     oversized = request().to_json()
-    oversized["evidence"] = {"kind": "tdx", "payload": "A" * 200_000}
+    oversized["evidence"] = {"kind": "tdx", "payload": "A" * 300_000}
     with pytest.raises(TooLarge):
         parse_session_request(oversized)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket as socketlib
 import subprocess
 import tempfile
 import threading
@@ -28,6 +29,8 @@ _FOLDER = "cloister-tpm"
 _SOCKET_NAME = "tpm"
 _LONGEST_SOCKET_PATH = 107
 _LOG_CAP = 2000
+_GET_TEST_RESULT = bytes.fromhex("80010000000a0000017c")
+"""TPM2_GetTestResult: the answer's bytes 6 to 9 are zero when the TPM works."""
 _ACCEPTS = 0x10000
 """__SO_ACCEPTCON, the flag of a listening socket in /proc/net/unix."""
 
@@ -88,7 +91,7 @@ class Swtpm:
             raise
         started = cls(socket, process, folder)
         try:
-            _await_state(state)
+            _check_answers(socket)
         except BaseException:
             started.stop()
             raise
@@ -167,13 +170,18 @@ def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> 
     return process
 
 
-def _await_state(state: Path) -> None:
-    """Wait until a new TPM has been made: it listens before it has written itself down."""
-    deadline = time.monotonic() + _START_SECONDS
-    while not all((state / name).is_file() for name in STATE_FILES):
-        if time.monotonic() > deadline:
-            raise UnavailableError(f"swtpm has made no TPM after {_START_SECONDS:g} s")
-        time.sleep(0.005)
+def _check_answers(path: Path) -> None:
+    """Ask a TPM for anything: it listens before it has made itself, or found that its state is damaged."""
+    with socketlib.socket(socketlib.AF_UNIX) as probe:
+        probe.settimeout(_START_SECONDS)
+        try:
+            probe.connect(str(path))
+            probe.sendall(_GET_TEST_RESULT)
+            answer = probe.recv(64)
+        except OSError as error:
+            raise UnavailableError(f"swtpm does not answer: {error.strerror or error}") from error
+    if answer[6:10] != bytes(4):
+        raise UnavailableError(f"swtpm does not work: it answered {quoted(answer.hex() or 'nothing')}")
 
 
 def _listens(socket: Path) -> bool:
