@@ -23,6 +23,7 @@ from tests.support.snp_authority import MEASUREMENT as SNP_MEASUREMENT
 from tests.support.snp_authority import SnpAuthority
 from tests.support.tpm_authority import APP_DIGEST, TpmAuthority
 from tests.support.tpm_authority import NOW as TPM_NOW
+from tests.support.vtpm_authority import VtpmAuthority
 
 from bench.rows import Row
 from cloister.attestation.collateral import Collateral
@@ -63,6 +64,11 @@ def _cases() -> list[tuple[Evidence, EnclavePolicy, Collateral, int]]:
     kind = EvidenceKind.TPM
     policy = EnclavePolicy(kind, _root(tpm.collateral(), kind), frozenset({tpm.measurement()}))
     cases.append((tpm.evidence(REPORT_DATA, app_digest=APP_DIGEST), policy, tpm.collateral(), TPM_NOW))
+    kind, azure = EvidenceKind.SNP_VTPM, VtpmAuthority(amd)
+    policy = EnclavePolicy(
+        kind, _root(azure.collateral(), kind), frozenset({SNP_MEASUREMENT}), registers={"pcr4": ANY, "pcr9": ANY}
+    )
+    cases.append((azure.evidence(REPORT_DATA), policy, azure.collateral(), TPM_NOW))
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         payload = world.platform.evidence(REPORT_DATA, issued_at=START)
