@@ -11,8 +11,8 @@ Layouts, all integers little-endian (Intel, *SGX ECDSA Quote Library API*, A.4, 
   data of type 6 that holds those four. Authentication data is a 16-bit length and bytes, certification data a type, a
   32-bit length and bytes.
 
-Every length must fit exactly, and nothing stands behind the quote. One exception is Intel's own: its quoting service hands
-out a TDX quote in a buffer of ``TDX_BUFFER`` bytes, which it fills up with zeros. Exactly that much is let through.
+Every length must fit exactly, and nothing stands behind the quote. One exception is Intel's own: its quoting service makes
+room for a version 5 quote of a TD 1.5 whatever it makes, and fills up with zeros. Exactly that much is let through.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from cloister.errors import DecodeError, TooLarge, VerificationError
 MAX_QUOTE = 64 * 1024
 """Longest quote, in bytes, padding included. A genuine one with its certificates takes about 5 KiB."""
 
-TDX_BUFFER = 5006
-"""What Intel's quoting service says that a TDX quote with its PCK chain takes at most, and how long its answer is."""
 TEE_SGX = 0x00
 TEE_TDX = 0x81
 CERTIFICATE_CHAIN = 5
@@ -39,6 +37,8 @@ _QE_REPORT_DATA = 6
 _SIGNATURE_AND_KEY = 128
 _REPORT = 384
 _BODY_SIZES = {1: 384, 2: 584, 3: 648, 4: 885}
+_ROOM = _HEADER + 6 + _BODY_SIZES[3] + 4
+"""A version 5 quote of a TD 1.5 without its signature data."""
 _WITHOUT_CHAIN = frozenset({1, 2, 3, 4})
 
 
@@ -106,7 +106,7 @@ def parse_quote(payload: bytes, tee_type: int) -> Quote:
     end = body_end + 4 + length
     if end > len(payload):
         raise DecodeError(f"signature data of {length} bytes reaches behind the quote's end", code="quote-truncated")
-    padded = tee_type == TEE_TDX and len(payload) == TDX_BUFFER and not any(payload[end:])
+    padded = tee_type == TEE_TDX and len(payload) == _ROOM + length and not any(payload[end:])
     if len(payload) != end and not padded:
         raise DecodeError(f"{len(payload) - end} bytes stand behind the quote", code="quote-trailing-bytes")
     data = payload[body_end + 4 : end]

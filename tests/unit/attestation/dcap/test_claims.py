@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from tests.support.dcap_authority import LEVELS, MODULE_LEVELS, QE_LEVELS, SOUND, Knobs, spec
+from tests.support.genuine import genuine
 from tests.unit.attestation.dcap.cases import (
     AUTHORITY,
     COLLATERALS,
@@ -32,7 +33,7 @@ from cloister.attestation import anchors
 from cloister.attestation.claims import Claims, Tcb
 from cloister.attestation.collateral import Collateral
 from cloister.attestation.evidence import EvidenceKind
-from cloister.attestation.verifiers.dcap_quote import TDX_BUFFER, TEE_SGX, TEE_TDX, parse_quote
+from cloister.attestation.verifiers.dcap_quote import TEE_SGX, TEE_TDX, parse_quote
 from cloister.errors import DecodeError
 
 BOTH = pytest.mark.parametrize("kind", [TDX, SGX])
@@ -89,16 +90,20 @@ def test_version_5(body: int) -> None:
     assert claims.registers.get("curservicetdhash") == (b"\x64" * 48 if body == 16 else None)
 
 
+def test_genuine_quotes_of_both_versions_take_the_same_room() -> None:
+    assert len(genuine("dcap/tdx_quote")) == len(genuine("dcap/tdx_quote_outdated")) == 5006
+
+
 def test_the_buffer_of_intels_quoting_service() -> None:
-    """Zeros behind a TDX quote up to the service's buffer size, and not one more or less; behind an SGX quote none."""
+    """Zeros behind a TDX quote where one of version 5 and TD 1.5 would end, not one more or less; behind an SGX quote none."""
     whole = QUOTES[TDX]
-    padded = whole + bytes(TDX_BUFFER - len(whole))
+    padded = whole + bytes(6 + 648 - 584)
     assert Case(payload=padded).ask(TDX) == Case().ask(TDX)
     for payload in (whole + b"\0", padded[:-1], padded + b"\0", whole + bytes(3000), padded[:-1] + b"\1"):
         with pytest.raises(DecodeError, match="behind the quote"):
             parse_quote(payload, TEE_TDX)
     sgx = QUOTES[SGX]
-    for count in (1, TDX_BUFFER - len(sgx)):
+    for count in (1, 70):
         with pytest.raises(DecodeError, match="behind the quote"):
             parse_quote(sgx + bytes(count), TEE_SGX)
 
