@@ -7,13 +7,10 @@ that TPM; for swtpm that is the worker's host.
 from __future__ import annotations
 
 import datetime
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from cloister.errors import ConfigurationError
-from cloister.files import create_durably, sync_folder
+from cloister.files import create_durably, locked, sync_folder
 from cloister.network.tpmenrolment import SocketTransceiver, TpmModel, enrol
 from cloister.worker.vm.swtpm import STATE_FILES, Swtpm
 
@@ -119,7 +116,8 @@ def load_tpm_root(folder: Path, network: str) -> TpmRoot:
         ConfigurationError: swtpm is not installed, or the root's key is gone while a TPM is still to be enrolled.
         UnavailableError: swtpm did not start. RemoteError: it does not obey.
     """
-    with _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(folder / _LOCK):
         root = _load_root(folder, network)
         # Named after the root: a TPM that another root certified is nothing here.
         state = folder / f"machine-{hashlib.sha256(root).hexdigest()[:16]}"
@@ -210,18 +208,6 @@ def _manufacture(authority: TpmAuthority, folder: Path, state: Path) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time in ``folder`` (0700)."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _fingerprint(key: ec.EllipticCurvePublicKey) -> str:

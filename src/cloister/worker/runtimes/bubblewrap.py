@@ -15,7 +15,6 @@ import compileall
 import logging
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloister.errors import ConfigurationError, UnavailableError, quoted
+from cloister.worker.programs import find_program
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
 
 AGENT_PARTS = ("__init__.py", "errors.py", "version.py", "protocol", "sealing", "datasets", "attestation", "enclave")
@@ -60,7 +60,7 @@ class BubblewrapRuntime:
         if node_prefix is not None and not (node_prefix / "bin" / "node").is_file():
             raise ConfigurationError(f"there is no bin/node in {node_prefix}", hint="name the folder of a Node release")
         self._node_prefix = None if node_prefix is None else node_prefix.resolve()
-        self._bwrap = _find("bwrap", "bubblewrap")
+        self._bwrap = find_program("bwrap", "bubblewrap")
         self._check_namespaces()
         self._setpriv = self._find_setpriv()
         self._package = Path(__file__).resolve().parent.parent.parent
@@ -97,7 +97,7 @@ class BubblewrapRuntime:
         """
         if os.geteuid() != 0:
             return None
-        setpriv = _find("setpriv", "util-linux")
+        setpriv = find_program("setpriv", "util-linux")
         probe = [self._bwrap, "--dev-bind", "/", "/", "--unshare-pid", *_CAPABILITIES, "--", setpriv]
         done = subprocess.run(
             [*probe, *_user_arguments(_FIRST_USER), "/bin/true"],
@@ -185,13 +185,6 @@ class BubblewrapRuntime:
 def _user_arguments(user: int) -> list[str]:
     arguments = ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
     return [*arguments, "--"]
-
-
-def _find(program: str, package: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise ConfigurationError(f"{program} is not installed", hint=f"apt-get install {package}")
-    return found
 
 
 def _sandbox(spec: EnclaveSpec, binds: list[tuple[str, str]]) -> list[str]:

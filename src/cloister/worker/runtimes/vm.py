@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from cloister.errors import ConfigurationError, UnavailableError, quoted
+from cloister.errors import UnavailableError, quoted
+from cloister.worker.programs import find_program
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
 from cloister.worker.vm.image import VARIABLES, Image
 from cloister.worker.vm.qemu import (
@@ -67,7 +68,7 @@ class VmRuntime:
     ) -> None:
         find_qemu()
         find_swtpm()
-        self._setpriv, self._prlimit = _find("setpriv"), _find("prlimit")
+        self._setpriv, self._prlimit = (find_program(name, "util-linux") for name in ("setpriv", "prlimit"))
         self._image = image
         self._state = state
         self._options = options
@@ -283,10 +284,3 @@ def _pair(own: ExitStack, inherited: ExitStack) -> tuple[socket.socket, socket.s
         with suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
     return ours, theirs
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise ConfigurationError(f"{program} is not installed", hint="apt-get install util-linux")
-    return found

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import CloisterError
-from cloister.files import write_durably
+from cloister.files import locked, write_durably
 from cloister.worker.vm.builder import PACKAGE_ROOT, build_image
 from cloister.worker.vm.image import COMMAND_LINE, Image, load_image
 from cloister.worker.vm.measure import measure_image
@@ -40,7 +37,8 @@ def keep_image(folder: Path, options: VmOptions, announce: Callable[[str], None]
 
     Raises: as ``build_image`` and ``measure_image``.
     """
-    with _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with locked(folder / _LOCK):
         image = _load(image_folder(folder))
         if image is None:
             announce("building the virtual machine's image (half a minute, once for each release)")
@@ -73,14 +71,3 @@ def _recall(folder: Path, image: Image, options: VmOptions) -> bytes | None:
     except (OSError, ValueError):
         pass
     return None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -9,7 +9,6 @@ follows it. Memory counts only below ``EVEN_MEMORY``, where it moves the place o
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cloister.errors import ConfigurationError, InputError
+from cloister.worker.programs import find_program
 from cloister.worker.vm.image import FIRMWARE, INITRAMFS, KERNEL, Image
 
 PROGRAM = "qemu-system-x86_64"
@@ -162,10 +162,7 @@ def find_qemu() -> str:
     Raises:
         ConfigurationError: it is not installed.
     """
-    found = shutil.which(PROGRAM)
-    if found is None:
-        raise ConfigurationError(f"{PROGRAM} is not installed", hint="apt-get install qemu-system-x86")
-    return found
+    return find_program(PROGRAM, "qemu-system-x86")
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from cloister.errors import ConfigurationError, UnavailableError, quoted
+from cloister.worker.programs import find_program
 
 STATE_FILES = ("tpm2-00.permall",)
 """What a TPM keeps without power. Its volatile state and lock are not part of a copy."""
@@ -126,10 +127,7 @@ def find_swtpm() -> str:
     Raises:
         ConfigurationError: it is not installed.
     """
-    found = shutil.which("swtpm")
-    if found is None:
-        raise ConfigurationError("swtpm is not installed", hint="apt-get install swtpm")
-    return found
+    return find_program("swtpm", "swtpm")
 
 
 def _make_folder() -> Path:
@@ -148,7 +146,15 @@ def _launch(state: Path, folder: Path, channel: list[str], user: int | None) -> 
         raise ConfigurationError(
             f"the folder for temporary files has too long a name for a socket: {quoted(str(folder))}"
         )
-    command = [_need("prlimit"), "--core=0:0", "--", _need("setpriv"), "--pdeathsig", "KILL", "--no-new-privs"]
+    command = [
+        find_program("prlimit", "util-linux"),
+        "--core=0:0",
+        "--",
+        find_program("setpriv", "util-linux"),
+        "--pdeathsig",
+        "KILL",
+        "--no-new-privs",
+    ]
     if user is not None:
         command += ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps=-all"]
     # The kernel's tie is made by setpriv: an owner that was killed before that is noticed by whom the child has got since.
@@ -227,10 +233,3 @@ def _start_tied(command: list[str]) -> subprocess.Popen[bytes]:
     if isinstance(outcome, OSError):
         raise UnavailableError(f"swtpm did not start: {outcome.strerror}") from outcome
     return outcome
-
-
-def _need(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise ConfigurationError(f"{program} is not installed", hint="apt-get install util-linux")
-    return found
