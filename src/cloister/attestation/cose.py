@@ -9,15 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import coincurve
-from Crypto.Hash import keccak
 
 from cloister.attestation.cbor import Tagged, Value, build_cbor, parse_cbor
+from cloister.attestation.signers import HALF_ORDER, address_of
 from cloister.errors import DecodeError, VerificationError
 
 _SIGN1 = 18
 _ALGORITHM, _CONTENT_TYPE = 1, 3
 _ES256K = -47
-_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
 def build_header(content_type: str | None = None) -> bytes:
@@ -80,7 +79,7 @@ def check_signer(document: Sign1, address: bytes, *, what: str, code: str) -> No
         VerificationError: of this ``code``: another key did, or none.
     """
     signature = document.signature
-    if not 0 < int.from_bytes(signature[32:], "big") <= _HALF_ORDER:
+    if not 0 < int.from_bytes(signature[32:], "big") <= HALF_ORDER:
         raise VerificationError(f"the {what}'s signature has a high s", code=code)
     digest = hashlib.sha256(document.signed_bytes()).digest()
     for parity in (0, 1):
@@ -91,8 +90,3 @@ def check_signer(document: Sign1, address: bytes, *, what: str, code: str) -> No
         if address_of(key.format(compressed=False)[1:]) == address:
             return
     raise VerificationError(f"the {what}'s signature does not hold", code=code)
-
-
-def address_of(public_key: bytes) -> bytes:
-    """The raw address of a public key (x then y, 64 bytes)."""
-    return keccak.new(digest_bits=256, data=public_key).digest()[12:]

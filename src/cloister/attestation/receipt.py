@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from cloister.attestation.assurance import warning_for
 from cloister.attestation.cbor import Value, parse_cbor
 from cloister.attestation.collateral import Collateral, parse_documents
-from cloister.attestation.cose import Sign1, address_of, check_signer, parse_sign1
+from cloister.attestation.cose import Sign1, check_signer, parse_sign1
 from cloister.attestation.countersignature import (
     Countersignature,
     check_receipt_digest,
@@ -48,6 +48,7 @@ from cloister.attestation.issuance import (
 )
 from cloister.attestation.policy import CLOCK_SKEW, AppraisalPolicy
 from cloister.attestation.report import ReportBinding, build_report_data
+from cloister.attestation.signers import address_of
 from cloister.attestation.transparency import SignedHead
 from cloister.attestation.verify import Appraisal, appraise
 from cloister.errors import DecodeError, LocalError, RemoteError, TooLarge, VerificationError

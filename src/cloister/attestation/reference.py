@@ -16,17 +16,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import coincurve
 from Crypto.Hash import keccak
 
 from cloister.attestation.depth import check_depth
+from cloister.attestation.signers import recover_personal_signer
 from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
 
 VERSION: Final = 1
 MAX_DOCUMENT: Final = 256 * 1024
 _DOMAIN: Final = b"cloister/reference-values/v1\n"
 _MEMBERS: Final = frozenset({"version", "chain_id", "hub", "sms", "issued_at", "values", "signature"})
-_HALF_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141 // 2
 
 Sign = Callable[[bytes], bytes]
 """Signs a message as EIP-191 does: ``PrivateKey.sign_message``."""
@@ -75,7 +74,7 @@ def verify_reference(encoded: bytes, *, chain_id: int, hub: bytes, sms: bytes) -
                 f"these reference values are for {name} {quoted(given[name])} and not {value}",
                 code="reference-of-another-network",
             )
-    if _recover(_digest(given), signature) != sms:
+    if recover_personal_signer(_digest(given), signature, code="reference-signature") != sms:
         raise VerificationError("the reference values are not signed by the SMS", code="reference-signature")
     return SignedReference(chain_id, hub, sms, given["issued_at"], given["values"])
 
@@ -110,19 +109,3 @@ def _digest(members: Mapping[str, Any]) -> bytes:
         return keccak.new(digest_bits=256, data=_DOMAIN + text.encode()).digest()
     except UnicodeEncodeError as error:
         raise DecodeError("the reference values hold text that is none", code="reference-malformed") from error
-
-
-def _recover(message: bytes, signature: bytes) -> bytes:
-    """The address that personal_signed 32 bytes. One canonical form: low s, v of 27 or 28 (EIP-2)."""
-    s, v = int.from_bytes(signature[32:64], "big"), signature[64]
-    if v not in (27, 28) or s > _HALF_ORDER:
-        raise VerificationError("the signature has another form than EIP-2's", code="reference-signature")
-    prefixed = b"\x19Ethereum Signed Message:\n32" + message
-    digest = keccak.new(digest_bits=256, data=prefixed).digest()
-    try:
-        key = coincurve.PublicKey.from_signature_and_message(
-            signature[:64] + bytes([v - 27]), digest, hasher=None
-        ).format(compressed=False)
-    except ValueError as error:
-        raise VerificationError("the signature names no key", code="reference-signature") from error
-    return keccak.new(digest_bits=256, data=key[1:]).digest()[12:]

@@ -15,9 +15,9 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import coincurve
 from Crypto.Hash import keccak
 
+from cloister.attestation.signers import recover_personal_signer
 from cloister.errors import DecodeError, LocalError, VerificationError
 
 HEAD_DOMAIN = b"cloister/tree-head/v1\x00"
@@ -27,7 +27,6 @@ MAX_PATH = 128
 """Longest proof, in hashes. An inclusion proof has at most 53, a consistency proof one more than twice that."""
 MAX_ENTRY = 4096
 """Longest entry of a log, in bytes."""
-_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 Node = tuple[int, int]
 Range = tuple[int, int]
@@ -284,28 +283,9 @@ def verify_head(head: SignedHead, origin: LogOrigin) -> SignedHead:
     if head.origin != origin:
         raise VerificationError("the tree head is that of another log", code="log-origin")
     digest = head_digest(head.origin, head.size, head.root, head.timestamp)
-    message = _keccak256(b"\x19Ethereum Signed Message:\n32" + digest)
-    if recover_signer(message, head.signature, code="log-head-signature") != origin.sms:
+    if recover_personal_signer(digest, head.signature, code="log-head-signature") != origin.sms:
         raise VerificationError("the tree head is not signed by the sms of this log", code="log-head-signature")
     return head
-
-
-def recover_signer(digest: bytes, signature: bytes, *, code: str) -> bytes:
-    """The raw address (20 bytes) that signed ``digest``; r || s || v of 65 bytes, v 27 or 28, low s.
-
-    Raises:
-        VerificationError: of this ``code``: it is no signature.
-    """
-    low = len(signature) == 65 and 0 < int.from_bytes(signature[32:64], "big") <= _HALF_ORDER
-    if not low or signature[64] not in (27, 28):
-        raise VerificationError("a signature is not r, s and v with a low s", code=code)
-    try:
-        public = coincurve.PublicKey.from_signature_and_message(
-            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
-        )
-    except Exception as error:
-        raise VerificationError("a signature belongs to no key", code=code) from error
-    return _keccak256(public.format(compressed=False)[1:])[12:]
 
 
 def check_path(path: object) -> tuple[bytes, ...]:
