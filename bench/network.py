@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.rows import Row
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.network.children import die_with_parent
 from cloister.sdk.data_protector import DataProtector
 from cloister.sdk.processing import Run

@@ -17,7 +17,7 @@ import pytest
 from tests.support.anvil import find_anvil
 from tests.support.network import LiveNetwork, live_network, write_app
 
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.network.accounts import load_accounts
 from cloister.sealing.keys import ContentKey
 

@@ -58,7 +58,7 @@ def test_every_command_explains_itself(terminal: Terminal) -> None:
         (66, ["data", "list"], "no network named local on this machine"),
         (66, ["account", "balances", "--as", "hospital"], "the network local has no demo accounts on this machine"),
         (66, ["data", "protect", "/nowhere", "--as", "hospital"], "no file or folder at /nowhere"),
-        (66, ["app", "build", "/nowhere"], "no iapp.toml in /nowhere"),
+        (66, ["iapp", "build", "/nowhere"], "no iapp.toml in /nowhere"),
         (66, ["receipt", "verify", "/nowhere"], "no receipt at /nowhere"),
         (75, ["network", "describe", "-n", "http://127.0.0.1:9"], "http://127.0.0.1:9"),
         (2, ["status", "--name", "../../etc"], "not a network name: ../../etc"),
@@ -85,8 +85,8 @@ def test_on_a_machine_without_a_network(code: int, words: list[str], says: str, 
         (65, ["data", "show", "0xnonsense"], "0xnonsense"),
         (66, ["data", "show", NOBODY], f"no protected data at {NOBODY}"),
         (66, ["data", "transfer", NOBODY, NOBODY, "--as", "bob"], f"no protected data at {NOBODY}"),
-        (66, ["app", "show", NOBODY], f"no app deployed at {NOBODY}"),
-        (66, ["app", "publish", NOBODY, "--as", "company"], f"no app deployed at {NOBODY}"),
+        (66, ["iapp", "show", NOBODY], f"no app deployed at {NOBODY}"),
+        (66, ["iapp", "publish", NOBODY, "--as", "company"], f"no app deployed at {NOBODY}"),
         (66, ["access", "grant", NOBODY, "--app", NOBODY, "--as", "bob"], f"no protected data at {NOBODY}"),
         (66, ["access", "revoke", NO_HASH, "--as", "bob"], NO_HASH),
         (2, ["access", "revoke", "--as", "bob"], "revoke one grant or all of one data's"),
@@ -137,15 +137,15 @@ def test_key_files_that_are_not_private_or_hold_no_key_are_refused(town: Town, t
 
 def test_an_app_that_cannot_be_built_is_explained(terminal: Terminal, tmp_path: Path) -> None:
     folder = write_app(tmp_path / "app", entrypoint="start.py")
-    error = terminal.refusal(66, "app", "build", folder)
+    error = terminal.refusal(66, "iapp", "build", folder)
     assert error["message"].startswith("the entry point start.py is not in")
     assert error["hint"] == "create the file, or name another one in iapp.toml"
     (folder / "iapp.toml").write_text("name = ")
-    assert "iapp.toml does not parse" in terminal.refusal(2, "app", "build", folder)["message"]
+    assert "iapp.toml does not parse" in terminal.refusal(2, "iapp", "build", folder)["message"]
     write_app(folder)
     with (folder / "iapp.toml").open("a") as file:
         file.write("\n[surprise]\n")
-    assert "unknown setting surprise" in terminal.refusal(2, "app", "build", folder)["message"]
+    assert "unknown setting surprise" in terminal.refusal(2, "iapp", "build", folder)["message"]
 
 
 def test_up_down_and_up_again(terminal: Terminal) -> None:

@@ -38,12 +38,12 @@ def test_the_main_job_for_machines(town: Town, source: Path, tmp_path: Path) -> 
 
     data = run("data", "protect", record, "--name", "record", "--as", "hospital")
     assert (data["name"], data["owner"]) == ("record", town.address("hospital"))
-    built = run("app", "build", source, "-o", tmp_path / "probe.bundle")
+    built = run("iapp", "build", source, "-o", tmp_path / "probe.bundle")
     assert built["digest"] == "0x" + hashlib.sha256((tmp_path / "probe.bundle").read_bytes()).hexdigest()
-    app = run("app", "deploy", tmp_path / "probe.bundle", "--as", "company")
+    app = run("iapp", "deploy", tmp_path / "probe.bundle", "--as", "company")
     assert (app["checksum"], app["name"]) == (built["digest"], "probe")
-    assert run("app", "deploy", source, "--as", "company") == app, "built from the folder it is the same app"
-    published = run("app", "publish", app["address"], "--price", "0.03 RLC", "--as", "company")
+    assert run("iapp", "deploy", source, "--as", "company") == app, "built from the folder it is the same app"
+    published = run("iapp", "publish", app["address"], "--price", "0.03 RLC", "--as", "company")
     assert run("order", "show", "app", published["order_hash"])["order"]["app"] == app["address"]
     grant = run(
         *("access", "grant", data["address"], "--app", app["address"], "--user", researcher),
@@ -147,8 +147,8 @@ def test_the_main_job_for_people(town: Town, source: Path, tmp_path: Path) -> No
     data = ADDRESS.search(shown)[0]  # type: ignore[index]
     assert "study" in shown
     assert "ciphertext" in shown
-    app = ADDRESS.search(run("app", "deploy", source, "--name", "for people", "--as", "company").stdout)[0]  # type: ignore[index]
-    assert run("app", "publish", app, "--as", "company").stdout.startswith("published app order 0x")
+    app = ADDRESS.search(run("iapp", "deploy", source, "--name", "for people", "--as", "company").stdout)[0]  # type: ignore[index]
+    assert run("iapp", "publish", app, "--as", "company").stdout.startswith("published app order 0x")
     granted = run("access", "grant", data, "--app", app, "--accesses", "2", "--as", "alice").stdout
     assert "anyone" in granted
     grant = re.search(r"0x[0-9a-f]{64}", granted)[0]  # type: ignore[index]
@@ -175,8 +175,8 @@ def test_the_main_job_for_people(town: Town, source: Path, tmp_path: Path) -> No
     assert data in run("data", "list").stdout
     assert data in run("data", "list", "--mine", "--as", "alice").stdout
     assert "study" in run("data", "show", data).stdout
-    assert app in run("app", "list", "--as", "company").stdout
-    assert "for people" in run("app", "show", app).stdout
+    assert app in run("iapp", "list", "--as", "company").stdout
+    assert "for people" in run("iapp", "show", app).stdout
     assert grant in run("order", "list", "dataset", "--dataset", data).stdout
     assert town.address("alice") in run("order", "show", "dataset", grant).stdout
     assert run("order", "cancel", "dataset", grant, "--as", "alice").stdout == f"closed {grant}\n"

@@ -11,7 +11,7 @@ from tests.support.anvil import find_anvil
 from tests.support.network import LiveNetwork, live_network, write_app
 
 from cloister import DataProtector
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.sdk.apps import App
 from cloister.sdk.protection import ProtectedData
 

@@ -12,7 +12,7 @@ from tests.support.terminal import Terminal
 
 from cloister import DataProtector
 from cloister.errors import Conflict, Denied, InputError
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.orders import OrderKind, sign_order
 from cloister.protocol.units import parse_nrlc

@@ -175,7 +175,7 @@ def test_unusable_grants_are_refused_with_the_value(app: App, owner: DataProtect
     with pytest.raises(NotFound, match="no app or whitelist smart contract deployed at address") as no_app:
         owner.grant_access(data, app=NOBODY)
     assert NOBODY in no_app.value.message
-    assert no_app.value.hint == "deploy the app first: cloister app deploy"
+    assert no_app.value.hint == "deploy the app first: cloister iapp deploy"
     with pytest.raises(NotFound, match=f"no protected data at {app.address}"):
         owner.grant_access(app.address, app=app)
     with pytest.raises(DecodeError, match="0xnonsense") as nonsense:

@@ -12,7 +12,7 @@ from tests.support.network import RUN_PRICE, LiveNetwork, write_app
 
 from cloister import DataProtector
 from cloister.errors import NotFound
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.sdk.apps import App
 
 CAUSES = {

@@ -16,7 +16,7 @@ from cloister import verify_receipt
 from cloister.attestation.assurance import SIMULATED_WARNING, TPM_WARNING
 from cloister.attestation.evidence import EvidenceKind
 from cloister.errors import Denied
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.network.enclaves import EnclaveChoice
 from cloister.worker.vm.kept import image_folder
 

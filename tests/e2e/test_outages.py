@@ -15,7 +15,7 @@ from tests.support.terminal import Terminal, network_process
 
 from cloister import DataProtector
 from cloister.errors import CloisterError, UnavailableError
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.network.composition import Composition, load_backends
 from cloister.sdk.apps import App
 
@@ -168,8 +168,8 @@ def test_a_network_killed_as_a_whole_goes_on_where_it_was(tmp_path: Path, bundle
     home.mkdir()
     terminal = Terminal(home)
     with network_process(terminal) as (process, announced):
-        app = terminal.json("app", "deploy", bundle, "--as", "company")["address"]
-        terminal.json("app", "publish", app, "--as", "company")
+        app = terminal.json("iapp", "deploy", bundle, "--as", "company")["address"]
+        terminal.json("iapp", "publish", app, "--as", "company")
         staked = terminal.json("account", "deposit", "1 RLC", "--as", "bob")["stake"]
         started = terminal.json(
             *("run", app, "--args", "sleep 3", "--workerpool-price", "0.02 RLC", "--detach", "--as", "bob")

@@ -13,7 +13,7 @@ from tests.support.network import live_network, write_app
 
 from cloister import DataProtector
 from cloister.errors import CloisterError, ConfigurationError, Conflict, DecodeError, NotFound
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.network.local import LocalNetwork, LocalOptions
 from cloister.network.state import running_process
 

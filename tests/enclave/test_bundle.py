@@ -24,7 +24,7 @@ from cloister.errors import (
     UnavailableError,
     VerificationError,
 )
-from cloister.iapp.bundle import build_bundle, load_manifest
+from cloister.generator.bundle import build_bundle, load_manifest
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 
 

@@ -15,7 +15,7 @@ from tests.enclave.world import TestPlatform, World, build_world
 from cloister.datasets.packing import pack
 from cloister.enclave.bundle import unpack_bundle
 from cloister.errors import ConfigurationError, InputError, NotFound
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 
 MODULES = Path(__file__).parent.parent / "interop" / "node_modules"

@@ -27,7 +27,7 @@ from cloister.attestation.verify import appraise
 from cloister.enclave.attesters.simulated import build_platform
 from cloister.enclave.measurement import measure_agent
 from cloister.errors import CloisterError, NotFound
-from cloister.iapp.bundle import BuiltBundle, build_bundle
+from cloister.generator.bundle import BuiltBundle, build_bundle
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
 from cloister.protocol.countersigning import CountersignRequest, verify_countersign_request

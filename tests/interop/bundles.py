@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.interop.flows import PACKAGES
 
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 
 
 def build_app(source: Path, folder: Path) -> bytes:

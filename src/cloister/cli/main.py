@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
+from cloister.cli.lazy import LazyCommands
 from cloister.errors import CloisterError, LocalError
 from cloister.version import __version__
 
@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cloister.cli.demo:demo", "Run the hospital demo on a network of its own."),
     "data": ("cloister.cli.data:data", "Protect data, list it, hand it over."),
     "access": ("cloister.cli.access:access", "Grant, list and revoke access to protected data."),
-    "app": ("cloister.cli.app:app", "Build, deploy and publish iApps."),
+    "iapp": ("cloister.cli.iapp:iapp", "Make, test, deploy, run and watch iApps."),
     "run": ("cloister.cli.run:run", "Run an app on protected data and open the result."),
     "bulk": ("cloister.cli.bulk:bulk", "Run an app on many protected data at once."),
     "task": ("cloister.cli.task:task", "Watch tasks, read logs, claim late ones."),
@@ -36,33 +36,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "vm": ("cloister.cli.vm:vm", "Build and measure the virtual machine that is an enclave."),
     "serve": ("cloister.cli.serve:serve", "Run one service by itself."),
 }
-"""Verb or noun -> (where it lives, one line). Listed here so that ``--help`` imports nothing else."""
+"""Verb or noun -> (where it lives, one line)."""
 
 
-class LazyCommands(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise LocalError(f"{module}:{attribute} is no command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List names and lines without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyCommands,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="cloister")
 def cli() -> None:
     """Compute on data that nobody may see.

@@ -39,7 +39,7 @@ from cloister.enclave.outputs import (
     write_archive,
     write_sealed,
 )
-from cloister.enclave.runtimes import SUPPORT_TARGET, find_interpreter
+from cloister.enclave.runtimes import SUPPORT_ROOMS, SUPPORT_TARGET, find_interpreter
 from cloister.enclave.sandbox import Limits, SandboxRun, SandboxSpec, run_sandboxed
 from cloister.enclave.session import EnclaveKeys, Session, TaskHint, open_session, parse_task_hint
 from cloister.enclave.streams import Streams
@@ -202,7 +202,7 @@ def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs:
     if left <= 0:
         raise TaskError(Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE, "the task's deadline is over")
     package = package_root()
-    support = tuple(Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in (*FILES, "datasets"))
+    support = tuple(Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in (*FILES, *SUPPORT_ROOMS))
     interpreter = find_interpreter(bundle, support)
     return SandboxSpec(
         command=build_command(interpreter, params),

@@ -13,7 +13,7 @@ from pathlib import Path
 DOMAIN = b"cloister/agent-measurement/v1"
 
 FILES = ("__init__.py", "errors.py", "version.py")
-ROOMS = ("protocol", "sealing", "datasets", "attestation", "enclave")
+ROOMS = ("protocol", "sealing", "datasets", "attestation", "iapp", "enclave")
 """All of the package that is inside an enclave; the other rooms are not there to be imported."""
 
 

@@ -16,9 +16,8 @@ from cloister.enclave.filesystem import NODE_PREFIX, Mount
 from cloister.protocol.bundles import Language, Manifest
 
 SUPPORT_TARGET = "/opt/cloister"
-"""Where the sandbox shows the part of this package that an iApp may import: ``cloister.datasets`` and
-``cloister.errors``.
-"""
+"""Where the sandbox shows the part of this package that an iApp may import: ``SUPPORT_ROOMS`` and ``cloister.errors``."""
+SUPPORT_ROOMS = ("datasets", "iapp")
 NODE_MODULES = "node_modules"
 NODE_MODULES_TARGET = "/node_modules"
 """Where Node looks for packages last, from wherever a file of the iApp lies; for ``import`` there is no search path."""

@@ -26,6 +26,7 @@ from typing import IO
 
 from cloister.enclave.capture import Tail
 from cloister.enclave.causes import Cause, TaskError
+from cloister.enclave.companions import Companion
 from cloister.enclave.filesystem import (
     OUTPUT,
     SCRATCH,
@@ -69,13 +70,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What to run, with what in sight. ``environment`` is the whole of it: nothing of the agent's own is added."""
+    """What to run, with what in sight. ``environment`` is the whole of it: nothing of the agent's own is added.
+
+    ``companions`` go on beside it. ``inherited`` are descriptors that the iApp gets under the same numbers; the agent's
+    copies are closed once it has them.
+    """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     mounts: tuple[Mount, ...]
     working_directory: str
     limits: Limits
+    companions: tuple[Companion, ...] = ()
+    inherited: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,10 @@ def run_sandboxed(spec: SandboxSpec) -> SandboxRun:
     if bwrap is None:
         raise TaskError(Cause.SANDBOX_FAILED, "bubblewrap is missing inside the enclave")
     with ExitStack() as stack:
+        for companion in spec.companions:
+            stack.callback(companion.close)
         handles = _Handles(stack)
+        handles.give(spec.inherited)
         command = [bwrap, *_arguments(spec, handles), "--", "/bin/sh", "-c", _GATE, "sh", *spec.command]
         process = subprocess.Popen(
             command,
@@ -118,7 +128,7 @@ def run_sandboxed(spec: SandboxSpec) -> SandboxRun:
             preexec_fn=_Rlimits(spec.limits),  # noqa: PLW1509  the agent has one thread
         )
         handles.close_inherited()
-        supervised = _Supervised(process, spec.limits, handles)
+        supervised = _Supervised(process, spec, handles)
         stack.callback(supervised.close)
         supervised.open_gate()
         return supervised.watch()
@@ -138,6 +148,10 @@ class _Handles:
     @property
     def inherited(self) -> tuple[int, ...]:
         return tuple(self._inherited)
+
+    def give(self, descriptors: tuple[int, ...]) -> None:
+        """Descriptors for the iApp itself."""
+        self._inherited += descriptors
 
     def data(self, content: bytes) -> str:
         """A descriptor, as text, from which ``content`` can be read once."""
@@ -201,9 +215,10 @@ _ACCOUNTS = (
 class _Supervised:
     """One running sandbox: its pipes, its watchdog and its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], limits: Limits, handles: _Handles) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], spec: SandboxSpec, handles: _Handles) -> None:
         self._process = process
-        self._limits = limits
+        self._limits = spec.limits
+        self._companions = spec.companions
         self._info = handles.info
         self._tails = {"stdout": Tail(), "stderr": Tail()}
         self._init: int | None = None
@@ -252,8 +267,12 @@ class _Supervised:
                 selector.register(exit_handle, selectors.EVENT_READ, None)
                 for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
                     selector.register(self._pipe(pipe), selectors.EVENT_READ, self._tails[name])
+                for companion in self._companions:
+                    companion.begin(selector)
                 self._loop(selector, deadline)
                 ended = time.monotonic()
+                for companion in self._companions:
+                    companion.close()
                 self._drain(selector)
         finally:
             os.close(exit_handle)
@@ -278,16 +297,21 @@ class _Supervised:
         while True:
             now = time.monotonic()
             wake = min(look, deadline if kill_at is None else kill_at)
-            for key, _ in selector.select(max(0.0, wake - now)):
+            for key, events in selector.select(max(0.0, wake - now)):
                 if key.data is None:
                     return
-                self._read(selector, key)
+                if isinstance(key.data, Tail):
+                    self._read(selector, key)
+                else:
+                    key.data(key, events)
             now = time.monotonic()
             if kill_at is not None and now >= kill_at:
                 self.kill()
                 return
             if now >= look:
                 look = now + _POLL_SECONDS
+                for companion in self._companions:
+                    companion.tick(now)
                 if self._cause is None and self._break_limit():
                     self.kill()
                     return
@@ -310,7 +334,8 @@ class _Supervised:
         """Read what is left in the pipes. All writers are dead, so this ends; a clock stands by all the same."""
         until = time.monotonic() + _DRAIN_SECONDS
         while time.monotonic() < until:
-            ready = [key for key, _ in selector.select(0.0 if self._process.poll() is not None else 0.01) if key.data]
+            found = selector.select(0.0 if self._process.poll() is not None else 0.01)
+            ready = [key for key, _ in found if isinstance(key.data, Tail)]
             if not ready and self._process.poll() is not None:
                 return
             for key in ready:

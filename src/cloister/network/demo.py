@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cloister.attestation.receipt import VerifiedReceipt
 from cloister.errors import ConfigurationError, Denied, LocalError
-from cloister.iapp.bundle import build_bundle
+from cloister.generator.bundle import build_bundle
 from cloister.protocol.units import Nrlc, parse_nrlc
 from cloister.sdk.access import Grant
 from cloister.sdk.account import Balances

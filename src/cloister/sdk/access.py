@@ -208,7 +208,7 @@ class Access:
         if not registered and not connection.rpc.code(app, block="latest"):
             raise NotFound(
                 f"invalid authorized app address {app}: no app or whitelist smart contract deployed at address",
-                hint="deploy the app first: cloister app deploy",
+                hint="deploy the app first: cloister iapp deploy",
             )
 
     @staticmethod

@@ -44,14 +44,14 @@ class IApps:
         self._tell = listener
 
     def deploy(self, bundle: Path, *, name: str) -> App:
-        """Upload a bundle (``cloister app build``) and register it for the wallet. Deploying the same again gives the same app.
+        """Upload a bundle (``cloister iapp build``) and register it for the wallet. Deploying the same again gives the same app.
 
         Raises:
             InputError: there is no such file, or the name is empty.
         """
         connection = self._connection
         if not bundle.is_file():
-            raise InputError(f"no bundle at {bundle}", hint="cloister app build FOLDER")
+            raise InputError(f"no bundle at {bundle}", hint="cloister iapp build FOLDER")
         if not name:
             raise InputError("an app needs a name")
         checksum = hashlib.sha256()

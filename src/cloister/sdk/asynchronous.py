@@ -71,7 +71,7 @@ class AsyncIApps:
         self._twin = twin
 
     async def deploy(self, bundle: Path, *, name: str) -> App:
-        """Upload a bundle (``cloister app build``) and register it for the wallet. Deploying the same again gives the same app."""
+        """Upload a bundle (``cloister iapp build``) and register it for the wallet. Deploying the same again gives the same app."""
         return await asyncio.to_thread(self._twin.deploy, bundle, name=name)
 
     async def publish(

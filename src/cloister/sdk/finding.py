@@ -78,7 +78,7 @@ class OrderFinder:
             )
         if self._connection.apps.owner_of_entry(request.app, block="latest") is None:
             raise NotFound(f"no app deployed at {request.app}", hint="check the address, and the network")
-        raise NotFound(f"no app order found for {request.app}", hint="its owner must publish it: cloister app publish")
+        raise NotFound(f"no app order found for {request.app}", hint="its owner must publish it: cloister iapp publish")
 
     def dataset_order(self, request: Request) -> DatasetOrder | None:
         """The cheapest grant for this requester and app; None when the request names no dataset.

@@ -29,7 +29,9 @@ from cloister.errors import ConfigurationError, UnavailableError, quoted
 from cloister.worker.programs import find_program
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
 
-AGENT_PARTS = ("__init__.py", "errors.py", "version.py", "protocol", "sealing", "datasets", "attestation", "enclave")
+AGENT_PARTS = (
+    *("__init__.py", "errors.py", "version.py", "protocol", "sealing", "datasets", "attestation", "iapp", "enclave"),
+)
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 NODE_PREFIX = "/opt/node"

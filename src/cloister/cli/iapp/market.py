@@ -1,4 +1,4 @@
-"""``cloister app``: build, deploy, publish, show, list."""
+"""``cloister iapp deploy``, ``publish``, ``show`` and ``list``: iApps on chain and on the market."""
 
 from __future__ import annotations
 
@@ -9,35 +9,7 @@ import click
 from cloister.cli.session import Session, jsonable, options
 
 
-@click.group()
-def app() -> None:
-    """Build, deploy and publish iApps."""
-
-
-@app.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    help="Where the bundle goes.  [default: FOLDER/build/<name>.bundle]",
-)
-@options
-def build(session: Session, folder: Path, output: Path | None) -> None:
-    """Build FOLDER (iapp.toml, code, requirements.txt) into one bundle. Same source, same digest."""
-    from cloister.iapp.bundle import build_bundle
-
-    built = build_bundle(folder, output)
-
-    def draw() -> None:
-        from cloister.cli.render import facts
-
-        facts([("bundle", built.path), ("digest", built.digest), ("size", f"{built.size} bytes")])
-
-    session.show({"path": str(built.path), "digest": built.digest, "size": built.size}, draw)
-
-
-@app.command()
+@click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", help="Name on chain.  [default: the manifest's]")
 @click.option(
@@ -46,7 +18,7 @@ def build(session: Session, folder: Path, output: Path | None) -> None:
 @options
 def deploy(session: Session, source: Path, name: str | None, secret: Path | None) -> None:
     """Upload and register SOURCE: a folder (built first) or a bundle."""
-    from cloister.iapp.bundle import build_bundle, load_manifest
+    from cloister.generator.bundle import build_bundle, load_manifest
 
     bundle = build_bundle(source, None).path if source.is_dir() else source
     with session.progress() as listener:
@@ -70,7 +42,7 @@ def deploy(session: Session, source: Path, name: str | None, secret: Path | None
     session.show(deployed.to_json(), draw)
 
 
-@app.command()
+@click.command()
 @click.argument("address")
 @click.option("--price", default="0", show_default=True, help='Price of one run, such as "0.05 RLC".')
 @click.option("--uses", type=click.IntRange(min=1), help="How many runs.  [default: no limit]")
@@ -84,7 +56,7 @@ def publish(session: Session, address: str, price: str, uses: int | None, user: 
     session.show({"order_hash": order_hash}, lambda: click.echo(f"published app order {order_hash}"))
 
 
-@app.command()
+@click.command()
 @click.argument("address")
 @options
 def show(session: Session, address: str) -> None:
@@ -107,7 +79,7 @@ def show(session: Session, address: str) -> None:
     session.show(shown.to_json(), draw)
 
 
-@app.command("list")
+@click.command("list")
 @click.option("--owner", help="Apps of this address.  [default: the wallet's]")
 @options
 def list_(session: Session, owner: str | None) -> None:

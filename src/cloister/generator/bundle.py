@@ -34,7 +34,7 @@ from cloister.enclave.bundle import (
 )
 from cloister.enclave.runtimes import NODE_MODULES
 from cloister.errors import QUOTE_CAP, DecodeError, InputError, NotFound, TooLarge, UnavailableError, quoted
-from cloister.iapp import node_modules
+from cloister.generator import node_modules
 from cloister.protocol.bundles import MANIFEST_NAME, Language, Manifest, Resources, build_manifest
 from cloister.protocol.codec import Bytes32
 
@@ -104,7 +104,7 @@ def load_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS_NAME
     if not path.is_file():
-        raise NotFound(f"no {SETTINGS_NAME} in {folder}", hint="cloister app init FOLDER makes one")
+        raise NotFound(f"no {SETTINGS_NAME} in {folder}", hint="cloister iapp init FOLDER makes one")
     if path.stat().st_size > _SETTINGS_CAP:
         raise TooLarge(f"{path} is larger than {_SETTINGS_CAP} bytes")
     try:

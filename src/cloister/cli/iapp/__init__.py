@@ -1,0 +1,21 @@
+"""``cloister iapp``: from an idea to a confidential app."""
+
+from __future__ import annotations
+
+import click
+
+from cloister.cli.lazy import LazyCommands
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("cloister.cli.iapp.build:build", "Build an iApp into one bundle: same source, same digest."),
+    "deploy": ("cloister.cli.iapp.market:deploy", "Upload and register an iApp."),
+    "publish": ("cloister.cli.iapp.market:publish", "Offer an iApp on the market."),
+    "show": ("cloister.cli.iapp.market:show", "Show one iApp."),
+    "list": ("cloister.cli.iapp.market:list_", "List iApps."),
+}
+"""Verb -> (where it lives, one line)."""
+
+
+@click.group(cls=LazyCommands, commands_at=COMMANDS)
+def iapp() -> None:
+    """Make, test, deploy, run and watch iApps."""
