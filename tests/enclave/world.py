@@ -43,8 +43,7 @@ from cloister.protocol.signatures import PrivateKey
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePublicKey
 from cloister.sealing.keys import ContentFormat, build_content_key, generate_content_key, seal_content
-from cloister.services.sms.opened import OpenedSession
-from cloister.services.sms.receipts import describe_session
+from cloister.services.sms.statements import OpenedSession, describe_session
 from cloister.worker.relay import RelayOutcome, RelayTask, run_relay
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec, Platform, Runtime
 

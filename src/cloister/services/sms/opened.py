@@ -17,20 +17,11 @@ from cloister.attestation.countersignature import SessionFacts, build_facts, par
 from cloister.errors import LocalError
 from cloister.protocol.codec import Address, Bytes32
 from cloister.services.database import Database
+from cloister.services.sms.statements import OpenedSession
 from cloister.services.sms.tables import COLLATERAL, SESSIONS
 
 if TYPE_CHECKING:
     from cloister.services.sms.store import ReleaseRecord
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedSession:
-    """What a countersignature will say of a session. ``collateral`` is what its appraisal used
-    (``collateral.build_documents``).
-    """
-
-    facts: SessionFacts
-    collateral: bytes
 
 
 @dataclass(frozen=True, slots=True)

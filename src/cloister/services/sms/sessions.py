@@ -65,13 +65,12 @@ from cloister.services.sms.bulk import BulkSource, load_slice
 from cloister.services.sms.grants import GrantFacts, StandingGrant, load_policy, verify_grant
 from cloister.services.sms.heads import RecentHeads
 from cloister.services.sms.ledger import AppEntry, DatasetEntry, Head, Ledger, Matched, check_recent
-from cloister.services.sms.opened import OpenedSession
 from cloister.services.sms.policies import SessionHardware, load_rules
-from cloister.services.sms.receipts import describe_session
 from cloister.services.sms.releases import Assembly, ReleaseAssembler, read_params
 from cloister.services.sms.settings import SmsSettings
 from cloister.services.sms.slices import JudgedItem, SliceJudge
 from cloister.services.sms.standing import StandingStore
+from cloister.services.sms.statements import OpenedSession, describe_session
 from cloister.services.sms.store import ReleaseRecord, SessionStore
 
 log = logging.getLogger("cloister.sms")

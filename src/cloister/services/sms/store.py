@@ -17,7 +17,8 @@ from cloister.protocol.codec import Address, Bytes32
 from cloister.services.database import Database
 from cloister.services.sms import log_store
 from cloister.services.sms.kek import KeyEncryptionKey
-from cloister.services.sms.opened import OpenedSession, keep_session
+from cloister.services.sms.opened import keep_session
+from cloister.services.sms.statements import OpenedSession
 from cloister.services.sms.tables import (
     AUTHORIZATIONS,
     HEADS,
