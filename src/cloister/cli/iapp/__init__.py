@@ -7,9 +7,13 @@ import click
 from cloister.cli.lazy import LazyCommands
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("cloister.cli.iapp.init:init", "Make a project that runs, from a template."),
     "build": ("cloister.cli.iapp.build:build", "Build an iApp into one bundle: same source, same digest."),
     "deploy": ("cloister.cli.iapp.market:deploy", "Upload and register an iApp."),
     "publish": ("cloister.cli.iapp.market:publish", "Offer an iApp on the market."),
+    "run": ("cloister.cli.iapp.run:run", "Run an iApp on protected data and open the result."),
+    "debug": ("cloister.cli.iapp.debug:debug", "Tell why a task went as it did: chain, scheduler, workers, logs."),
+    "logs": ("cloister.cli.task:logs", "Print what the iApp of a task wrote, where that is allowed."),
     "show": ("cloister.cli.iapp.market:show", "Show one iApp."),
     "list": ("cloister.cli.iapp.market:list_", "List iApps."),
 }
