@@ -7,9 +7,9 @@ imported when first used, so that ``import cloister`` costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloister.version import __version__
+
+TYPE_CHECKING = False  # as typing's, whose import would be most of what an iApp's start costs
 
 if TYPE_CHECKING:
     from cloister.errors import CloisterError as CloisterError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cloister.sdk.tasks import Tasks as Tasks
     from cloister.sdk.verdict import verify_receipt as verify_receipt
     from cloister.sdk.wallet import Wallet as Wallet
-
 
 _HOMES = {
     "CloisterError": "cloister.errors",
