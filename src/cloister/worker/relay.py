@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from cloister.clients.scheduler import APP_REFUSED, APP_UNREACHABLE, DATA_UNREADABLE, REFUSAL_CAP
 from cloister.errors import (
-    QUOTE_CAP,
     CloisterError,
     DecodeError,
     Denied,
@@ -26,26 +25,25 @@ from cloister.errors import (
     quoted,
 )
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
-from cloister.protocol.channel import Frame, FrameParser, build_frame
+from cloister.protocol.channel import Frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
 from cloister.protocol.countersigning import COUNTERSIGNATURE_CAP, CountersignRequest, parse_countersign_request
 from cloister.protocol.releases import BULK_CAP, MULTIADDR_CAP
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest, parse_session_request
+from cloister.worker.relay_channel import EnclaveFailed, Interrupted, RelayChannel
+from cloister.worker.relay_frames import FetchQuestion, parse_fetch, parse_logs, parse_result
 from cloister.worker.runtimes.runtime import EnclaveProcess
+
+__all__ = ["EnclaveFailed", "RelayOutcome", "RelayServices", "RelayTask", "run_relay"]
 
 CHANNEL_VERSION = 1
 CHUNK = 1 << 20
 MAX_RESULT = 256 << 20
 MAX_INPUT_FILES = 100
-MAX_AHEAD = 16
-LOG_CHARACTERS = 100_000
 _FINAL = {"APP_IMAGE_REFUSED": APP_REFUSED, "PRE_COMPUTE_DATASET_DECRYPTION_FAILED": DATA_UNREADABLE}
 """What an agent finds that no other agent would find otherwise."""
-_READ = 1 << 20
 _READY_SECONDS = 30.0
-_IDLE_STEP = 0.5
-_LAST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +108,6 @@ class RelayServices(Protocol):
         ...
 
 
-class EnclaveFailed(CloisterError):  # a name of the protocol: the enclave failed
-    """The agent could not do the task. ``cause`` is the platform's named cause; ``refusal`` is the code with which the SMS
-    refused the session, where it did.
-    """
-
-    code = "enclave-failed"
-
-    def __init__(self, cause: str, message: str, *, refusal: str | None = None) -> None:
-        super().__init__(message)
-        self.cause = cause
-        self.refusal = refusal
-
-
 @dataclass(frozen=True, slots=True)
 class RelayOutcome:
     """A task that was computed; its result was given to ``store_result``. Signatures in it are proved.
@@ -159,7 +144,8 @@ def run_relay(
         EnclaveFailed: the agent said so, broke the channel's rules, was aborted or ran past the deadline.
         CloisterError: what ``store_result`` raised.
     """
-    relay = _Relay(process, task, services, aborted, clock)
+    channel = RelayChannel(process, deadline=task.deadline, aborted=aborted, clock=clock)
+    relay = _Relay(process, channel, task, services)
     try:
         return relay.run()
     except (DecodeError, VerificationError) as error:
@@ -168,27 +154,19 @@ def run_relay(
         raise EnclaveFailed("ENCLAVE_CHANNEL_BROKEN", f"the channel failed: {error.strerror}") from error
     finally:
         process.kill()
+        channel.close()
 
 
 class _Relay:
     """The state of one conversation."""
 
     def __init__(
-        self,
-        process: EnclaveProcess,
-        task: RelayTask,
-        services: RelayServices,
-        aborted: Callable[[], bool],
-        clock: Callable[[], float],
+        self, process: EnclaveProcess, channel: RelayChannel, task: RelayTask, services: RelayServices
     ) -> None:
         self._process = process
-        self._channel = process.channel
+        self._channel = channel
         self._task = task
         self._services = services
-        self._aborted = aborted
-        self._clock = clock
-        self._parser = FrameParser()
-        self._waiting: list[Frame] = []
         self._asked: dict[str, int] = {}
         self._challenge: Address | None = None
         self._authorization = b""
@@ -197,14 +175,14 @@ class _Relay:
         self._result: tuple[int, bytes] | None = None
 
     def run(self) -> RelayOutcome:
-        ready = self._receive(until=min(self._clock() + _READY_SECONDS, self._task.deadline))
+        ready = self._channel.receive(until=min(self._channel.now() + _READY_SECONDS, self._task.deadline))
         if ready.kind != "ready" or ready.header.get("version") != CHANNEL_VERSION:
             raise DecodeError(f"the agent began with {quoted(ready.kind)} of another version")
         platform = self._process.spec.platform
-        self._send("platform", {"platform": platform.kind}, platform.material)
-        self._send("task", self._task.to_json())
+        self._channel.send("platform", {"platform": platform.kind}, platform.material)
+        self._channel.send("task", self._task.to_json())
         while True:
-            frame = self._receive(until=self._task.deadline)
+            frame = self._channel.receive()
             if frame.kind == "done":
                 return self._finish(frame)
             self._answer(frame)
@@ -226,7 +204,7 @@ class _Relay:
                 self._hear_report(frame)
             case "logs":
                 self._once("logs")
-                self._logs = _parse_logs(frame.body)
+                self._logs = parse_logs(frame.body)
             case "result":
                 self._once("result")
                 self._take_result(frame)
@@ -242,13 +220,13 @@ class _Relay:
         """Answer, or say why not. The agent decides what that means and reports the cause."""
         try:
             answer()
-        except (OSError, _Interrupted):
+        except (OSError, Interrupted):
             raise
         except CloisterError as error:
-            self._send("error", {"cause": error.code, "message": quoted(error.message)})
+            self._channel.send("error", {"cause": error.code, "message": quoted(error.message)})
 
     def _answer_nonce(self) -> None:
-        self._send("nonce", self._services.nonce(self._task.task_id).to_json())
+        self._channel.send("nonce", self._services.nonce(self._task.task_id).to_json())
 
     def _answer_session(self, frame: Frame) -> None:
         request = parse_session_request(parse_json(frame.body))
@@ -264,7 +242,7 @@ class _Relay:
         message = scheduler_authorization(request.worker, request.task_id, request.enclave_challenge)
         verify_personal_signature(message, answer.authorization, answer.sms)
         self._challenge, self._authorization = request.enclave_challenge, answer.authorization
-        self._send("session", {}, canonical_json(answer.to_json()))
+        self._channel.send("session", {}, canonical_json(answer.to_json()))
 
     def _answer_countersign(self, frame: Frame) -> None:
         request = parse_countersign_request(dict(frame.header))
@@ -273,36 +251,34 @@ class _Relay:
         countersignature = self._services.countersign(request)
         if len(countersignature) > COUNTERSIGNATURE_CAP:
             raise TooLarge(f"the countersignature is larger than {COUNTERSIGNATURE_CAP} bytes")
-        self._send("countersign", {}, countersignature)
+        self._channel.send("countersign", {}, countersignature)
 
     def _answer_fetch(self, frame: Frame) -> None:
-        location, purpose, most = (frame.header.get(name) for name in ("location", "purpose", "max_bytes"))
-        if not isinstance(location, str) or not isinstance(most, int) or isinstance(most, bool) or most < 0:
-            raise DecodeError("the agent's fetch has no location or no max_bytes")
-        ahead, seconds = _parse_ahead(frame.body), frame.header.get("seconds")
-        if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 1:
-            raise DecodeError("the agent's fetch has no seconds")
-        for named in (location, *ahead):
-            self._check_location(named, str(purpose))
-        self._once(f"fetch {purpose}", self._most_fetches(str(purpose)))
+        question = parse_fetch(frame)
+        for named in (question.location, *question.ahead):
+            self._check_location(named, question.purpose)
+        self._once(f"fetch {question.purpose}", self._most_fetches(question.purpose))
         try:
-            self._send_content(location, str(purpose), most, float(seconds), ahead)
+            self._send_content(question)
         except (InputError, Denied):
-            if purpose == "app":
+            if question.purpose == "app":
                 self._refusal = APP_UNREACHABLE
             raise
 
-    def _send_content(self, location: str, purpose: str, most: int, seconds: float, ahead: tuple[str, ...]) -> None:
-        size = 0
-        for chunk in self._services.fetch(location, purpose, most, seconds=seconds, ahead=ahead):
+    def _send_content(self, question: FetchQuestion) -> None:
+        size, most = 0, question.max_bytes
+        content = self._services.fetch(
+            question.location, question.purpose, most, seconds=float(question.seconds), ahead=question.ahead
+        )
+        for chunk in content:
             size += len(chunk)
             if size > most:
-                raise TooLarge(f"{quoted(location)} is larger than {most} bytes")
-            self._check_time(self._task.deadline)
+                raise TooLarge(f"{quoted(question.location)} is larger than {most} bytes")
+            self._channel.check_time()
             view = memoryview(chunk)
             for start in range(0, len(view), CHUNK):
-                self._send("chunk", {}, bytes(view[start : start + CHUNK]))
-        self._send("end")
+                self._channel.send("chunk", {}, bytes(view[start : start + CHUNK]))
+        self._channel.send("end")
 
     def _check_location(self, location: str, purpose: str) -> None:
         task = self._task
@@ -326,9 +302,7 @@ class _Relay:
         self._services.report(quoted(frame.header.get("status", "")))
 
     def _take_result(self, frame: Frame) -> None:
-        size, sha256 = frame.header.get("size"), parse_hex(frame.header.get("sha256"), length=32)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise DecodeError("the agent's result has no size")
+        size, sha256 = parse_result(frame.header)
         if size > self._task.max_result_bytes:
             raise TooLarge(f"the result has {size} bytes; at most {self._task.max_result_bytes}")
         if self._challenge is None:
@@ -343,7 +317,7 @@ class _Relay:
     def _pieces(self, size: int, sha256: bytes) -> Iterator[bytes]:
         digest, left = hashlib.sha256(), size
         while True:
-            frame = self._receive(until=self._task.deadline)
+            frame = self._channel.receive()
             if frame.kind == "end":
                 break
             left -= len(frame.body)
@@ -378,78 +352,3 @@ class _Relay:
             cause=None if cause is None else quoted(cause),
             logs=self._logs,
         )
-
-    def _send(self, kind: str, header: Mapping[str, Any] | None = None, body: bytes = b"") -> None:
-        self._channel.settimeout(max(1.0, self._task.deadline - self._clock()))
-        try:
-            self._channel.sendall(build_frame(Frame(kind, header or {}, body)))
-        except TimeoutError as error:
-            raise _Interrupted("ENCLAVE_TIMEOUT", "the enclave stopped reading") from error
-        except ConnectionError as error:
-            # It gave up in the middle of an answer; why, it said before it ended.
-            while True:
-                self._hear_last(self._receive(until=self._clock() + _LAST_SECONDS), error)
-
-    def _hear_last(self, frame: Frame, reason: OSError) -> None:
-        if frame.kind == "report" and frame.header.get("cause") is not None:
-            message = quoted(frame.header.get("message", ""))
-            raise _Interrupted(quoted(frame.header["cause"]), message) from reason
-
-    def _receive(self, *, until: float) -> Frame:
-        while not self._waiting:
-            self._channel.settimeout(_IDLE_STEP)
-            try:
-                data = self._channel.recv(_READ)
-            except TimeoutError:
-                self._check_time(until)
-                continue
-            except ConnectionError:
-                data = b""
-            if not data:
-                raise _Interrupted("ENCLAVE_DIED", self._last_words())
-            self._waiting += self._parser.feed(data)
-        return self._waiting.pop(0)
-
-    def _check_time(self, until: float) -> None:
-        if self._aborted():
-            raise _Interrupted("ENCLAVE_ABORTED", "the task was aborted")
-        if self._clock() >= until:
-            raise _Interrupted("ENCLAVE_TIMEOUT", "the enclave did not finish in time")
-
-    def _last_words(self) -> str:
-        code = self._process.wait(2.0)
-        problem = self._process.start_problem()
-        return f"the enclave ended without a result (exit code {code}){': ' if problem else ''}{quoted(problem[-QUOTE_CAP:])}"
-
-
-class _Interrupted(EnclaveFailed):
-    """Ends the conversation whatever is being answered."""
-
-
-def _parse_logs(body: bytes) -> Mapping[str, object]:
-    """Read the streams, and the exit code where the agent says it."""
-    value = parse_json(body)
-    if not isinstance(value, dict) or set(value) - {"exit_code"} != {"stdout", "stderr"}:
-        raise DecodeError("the agent's logs are not stdout and stderr")
-    logs: dict[str, object] = {}
-    for name in ("stdout", "stderr"):
-        text = value[name]
-        if not isinstance(text, str):
-            raise DecodeError("the agent's logs are not text")
-        logs[name] = text[-LOG_CHARACTERS:]
-    code = value.get("exit_code")
-    if code is not None:
-        if not isinstance(code, int) or isinstance(code, bool) or not -(2**31) <= code < 2**31:
-            raise DecodeError("the agent's exit code is not one")
-        logs["exit_code"] = code
-    return logs
-
-
-def _parse_ahead(body: bytes) -> tuple[str, ...]:
-    """Read the locations that will be asked for next."""
-    if not body:
-        return ()
-    value = parse_json(body)
-    if not isinstance(value, list) or len(value) > MAX_AHEAD or not all(isinstance(item, str) for item in value):
-        raise DecodeError(f"the agent's locations to come are not at most {MAX_AHEAD} texts")
-    return tuple(value)
