@@ -11,6 +11,8 @@ from tests.cli.conftest import Town
 from tests.support.network import process_exists, wait_for, write_app
 from tests.support.terminal import Terminal, network_process
 
+from cloister.cli.iapp import COMMANDS as IAPP_COMMANDS
+from cloister.cli.iapp import COMMANDS as IAPP_COMMANDS
 from cloister.cli.main import COMMANDS
 
 NOBODY = "0x000000000000000000000000000000000000dEaD"
@@ -19,7 +21,7 @@ SUBCOMMANDS = [
     *((name,) for name in COMMANDS),
     *(("data", verb) for verb in ("protect", "list", "show", "transfer")),
     *(("access", verb) for verb in ("grant", "list", "revoke")),
-    *(("app", verb) for verb in ("build", "deploy", "publish", "show", "list")),
+    *(("iapp", verb) for verb in IAPP_COMMANDS),
     *(("task", verb) for verb in ("status", "watch", "logs", "claim")),
     *(("order", verb) for verb in ("list", "show", "cancel")),
     *(("account", verb) for verb in ("balances", "deposit", "withdraw")),

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cloister.cli.requests import Asked, request_options
 from cloister.cli.session import Session, options
 
 REQUEST_CAP = 64 * 1024
@@ -23,13 +24,7 @@ def bulk() -> None:
 @click.option("--grant", "grants", multiple=True, metavar="HASH", help="Grant to use; may be repeated.  [default: all]")
 @click.option("--owner", help="With no --grant: only data of this owner, an address or a demo account.")
 @click.option("--per-task", default=100, show_default=True, help="Most protected data of one task.")
-@click.option("--args", help="Arguments of the app.")
-@click.option("--app-price", default="0", show_default=True, help="The most you pay for the app, a task.")
-@click.option("--workerpool-price", default="0", show_default=True, help="The most you pay for the run, a task.")
-@click.option("--workerpool", help="Only this workerpool.")
-@click.option("--category", default=0, show_default=True, help="Time category.")
-@click.option("--purpose", help="What for; checked against the grants' policies.")
-@click.option("--plain-result", is_flag=True, help="Do NOT encrypt the results: anyone can read them.")
+@request_options
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="File for the signed request.")
 @options
 def prepare(
@@ -38,14 +33,8 @@ def prepare(
     grants: tuple[str, ...],
     owner: str | None,
     per_task: int,
-    args: str | None,
-    app_price: str,
-    workerpool_price: str,
-    workerpool: str | None,
-    category: int,
-    purpose: str | None,
-    plain_result: bool,
     output: Path,
+    asked: Asked,
 ) -> None:
     """Sign one request for APP on all data granted to you with --bulk, and write it to a file. Nothing is paid yet."""
     with session.progress() as listener:
@@ -54,13 +43,7 @@ def prepare(
             _chosen(session, protector, app, grants, owner),
             app=app,
             max_protected_data_per_task=per_task,
-            args=args,
-            app_max_price=app_price,
-            workerpool_max_price=workerpool_price,
-            workerpool=workerpool,
-            category=category,
-            purpose=purpose,
-            encrypt_result=not plain_result,
+            **asked.keywords(),
         )
     output.write_text(json.dumps(request.to_json(), indent=1) + "\n")
 

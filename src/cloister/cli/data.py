@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from cloister.cli.session import Session, jsonable, options, party
 if TYPE_CHECKING:
     from cloister.sdk.history import History
     from cloister.sdk.protection import ProtectedData
+
+OBJECT_CAP = 16 << 20
+"""Largest JSON file that is read as an object, bytes."""
 
 
 @click.group()
@@ -22,6 +26,7 @@ def data() -> None:
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--table", is_flag=True, help="Read a .csv or .parquet file as a table.")
+@click.option("--object", "as_object", is_flag=True, help="Read a .json file as an object of named values.")
 @click.option("--name", help="Public name on chain.  [default: the file's name]")
 @click.option(
     "--format",
@@ -32,19 +37,25 @@ def data() -> None:
     help="AES256_CBC is what iExec's own workers open.",
 )
 @options
-def protect(session: Session, path: Path, table: bool, name: str | None, content_format: str) -> None:
+def protect(session: Session, path: Path, table: bool, as_object: bool, name: str | None, content_format: str) -> None:
     """Encrypt a file or folder, store it, mint it, give its key to the SMS.
 
-    With --table a CSV or Parquet file is read as a table first, so that apps find Parquet whatever the source was. If a
-    step fails, the same command goes on where it stopped.
+    With --table a CSV or Parquet file is read as a table first, so that apps find Parquet whatever the source was. With
+    --object apps find the members of a JSON object by name, as in protect_data({...}). If a step fails, the same command
+    goes on where it stopped.
     """
-    from cloister.errors import NotFound
+    from cloister.errors import InputError, NotFound
+
+    if table and as_object:
+        raise InputError("--table and --object exclude each other", hint="a table is .csv or .parquet, an object .json")
 
     if not path.exists():
         raise NotFound(f"no file or folder at {path}", hint="check the path")
     with session.progress() as listener:
         protected = session.protector(listener).protect_data(
-            _table(path) if table else path, name=name or path.name, content_format=content_format
+            _object(path) if as_object else _table(path) if table else path,
+            name=name or path.name,
+            content_format=content_format,
         )
     session.show(protected.to_json(), lambda: _draw(protected))
 
@@ -110,6 +121,20 @@ def transfer(session: Session, address: str, new_owner: str) -> None:
         {"address": address, "to": new_owner, "transaction": transaction},
         lambda: click.echo(f"{address} now belongs to {new_owner}"),
     )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    from cloister.errors import InputError, TooLarge
+
+    if path.stat().st_size > OBJECT_CAP:
+        raise TooLarge(f"{path} is larger than {OBJECT_CAP} bytes", hint="protect it as a file: without --object")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} is no json", hint='an object such as {"email": "a@b.c", "age": 41}') from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is no json object", hint='an object such as {"email": "a@b.c", "age": 41}')
+    return value
 
 
 def _table(path: Path) -> object:

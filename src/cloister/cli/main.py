@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("cloister.cli.data:data", "Protect data, list it, hand it over."),
     "access": ("cloister.cli.access:access", "Grant, list and revoke access to protected data."),
     "iapp": ("cloister.cli.iapp:iapp", "Make, test, deploy, run and watch iApps."),
-    "run": ("cloister.cli.run:run", "Run an app on protected data and open the result."),
+    "run": ("cloister.cli.iapp.run:run", "Run an app on protected data and open the result."),
     "bulk": ("cloister.cli.bulk:bulk", "Run an app on many protected data at once."),
     "task": ("cloister.cli.task:task", "Watch tasks, read logs, claim late ones."),
     "result": ("cloister.cli.result:result", "Open a task's result."),

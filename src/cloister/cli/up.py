@@ -40,6 +40,7 @@ LOG_BYTES = 16 << 20
     show_default=True,
     help="What tasks run in: a sandbox with SIMULATED evidence, or a measured virtual machine.",
 )
+@click.option("--detach", is_flag=True, help="Return when it is ready; it goes on without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 def up(
     name: str,
@@ -51,9 +52,10 @@ def up(
     slots: int,
     run_price: str,
     enclave: str,
+    detach: bool,
     as_json: bool,
 ) -> None:
-    """Start chain, contracts, market, SMS, scheduler, indexer, storage and one worker; stop with Ctrl-C.
+    """Start chain, contracts, market, SMS, scheduler, indexer, storage and one worker; stop with Ctrl-C (or cloister down).
 
     State is kept: the next start goes on where this one stopped.
     """
@@ -65,6 +67,9 @@ def up(
     price = parse_nrlc(run_price)
     if is_up(name):
         raise Conflict(f"the network {name} is up already", hint=f"cloister down --name {name}")
+    if detach:
+        _detach(name, as_json=as_json)
+        return
     _log_to_file(name)
     network = LocalNetwork(
         LocalOptions(
@@ -91,6 +96,27 @@ def up(
         if not as_json:
             click.secho("stopping", dim=True, err=True)
         network.stop()
+
+
+def _detach(name: str, *, as_json: bool) -> None:
+    """Start the same command in the background and say what it announces."""
+    from cloister.network.background import start_in_background
+    from cloister.network.state import NetworkState
+    from cloister.protocol.networks import parse_network
+
+    options = [word for word in sys.argv[2:] if word not in ("--detach", "--json")]
+    announced = start_in_background(name, options)
+    if as_json:
+        click.echo(json.dumps(announced))
+        return
+    from cloister.cli.render import enclave_notice, facts, table
+
+    description = parse_network(announced["network"])
+    click.secho(f"network {description.name} is up ({announced['ready_seconds']:.1f} s)", bold=True)
+    facts([("services", description.origin), ("chain", description.rpc_url), ("log", NetworkState(name).path("logs"))])
+    table("demo accounts (use with --as)", ("role", "address"), announced["accounts"].items())
+    enclave_notice(description.enclave_kind)
+    click.echo("stop: cloister down")
 
 
 def _log_to_file(name: str) -> None:

@@ -21,6 +21,7 @@ from cloister.sdk.apps import App, IApps
 from cloister.sdk.bulk import Access as BulkAccess
 from cloister.sdk.bulk import BulkRequest, BulkStatus
 from cloister.sdk.data_protector import DataProtector
+from cloister.sdk.debugging import TaskRecord
 from cloister.sdk.history import History
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
@@ -168,6 +169,10 @@ class AsyncTasks:
     async def logs(self, task_id: str) -> list[Logs]:
         """What the app printed; only the task's requester gets it."""
         return await asyncio.to_thread(self._twin.logs, task_id)
+
+    async def debug(self, task_id: str, *, deal_id: str | None = None) -> TaskRecord:
+        """All that can be known of a task: the chain's word, the scheduler's and each worker's, with times and causes."""
+        return await asyncio.to_thread(self._twin.debug, task_id, deal_id=deal_id)
 
     async def claim(self, task_id: str, *, deal_id: str | None = None) -> str:
         """Take the money of a late task back. Returns the transaction's hash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,11 @@ from cloister.protocol.codec import Address, check_keys, parse_address, parse_js
 BULK_NAME = "bulk.json"
 BULK_REPORT_CAP = 1 << 20
 RECEIPT_NAME = "receipt.cose"
+COMPUTED_NAME = "computed.json"
+ERROR_NAME = "error.txt"
+ERROR_CAP = 64 << 10
+_ERROR = re.compile(r"\[IEXEC\] Errors occurred while computing the task \[error:\w+, causes:\[(?P<cause>\w+)\]\]\s*")
+"""What an enclave writes of an app that failed (reference 6.1)."""
 IN_MEMORY = 8 << 20
 """Opened results up to this size stay in memory; larger ones lie in an unnamed temporary file, bytes."""
 PIECE = 1 << 20
@@ -31,6 +37,18 @@ class BulkItem:
     protected_data: Address
     ok: bool
     cause: str | None = None
+    message: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON for machines."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an app failed: the named cause (``APP_COMPUTE_TIMEOUT``, …) and the enclave's own words."""
+
+    cause: str
     message: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +88,23 @@ class Result:
             raise NotFound(
                 f'no "{name}" file found in the result', hint=f"it holds: {', '.join(self.names())}"
             ) from None
+
+    def failure(self) -> Failure | None:
+        """Why the app failed, where it did: the enclave then writes ``error.txt`` in place of all that the app wrote.
+
+        The receipt has the same cause, signed.
+        """
+        if ERROR_NAME not in self._archive.names():
+            return None
+        found = _ERROR.fullmatch(self.read(ERROR_NAME)[:ERROR_CAP].decode(errors="replace"))
+        if found is None:
+            return None
+        try:
+            computed = parse_json(self.read(COMPUTED_NAME), cap=ERROR_CAP)
+        except (DecodeError, NotFound):
+            return None
+        message = computed.get("error-message") if isinstance(computed, dict) else None
+        return Failure(found["cause"], message if isinstance(message, str) else None)
 
     def bulk_items(self) -> tuple[BulkItem, ...]:
         """What became of each protected data of a bulk task, as its enclave reports it.

@@ -22,6 +22,7 @@ from cloister.sealing.results import open_result
 
 if TYPE_CHECKING:
     from cloister.chain.rpc import Head
+    from cloister.sdk.debugging import TaskRecord
     from cloister.sdk.receipts import ResultReceipt
 
 POLL_SECONDS = 0.05
@@ -183,6 +184,16 @@ class Tasks:
         """
         entries = self._connection.scheduler.logs(Bytes32(task_id), self._connection.signer)
         return [Logs(entry.worker, entry.stdout, entry.stderr) for entry in entries]
+
+    def debug(self, task_id: str, *, deal_id: str | None = None) -> TaskRecord:
+        """All that can be known of a task: the chain's word, the scheduler's and each worker's, with times and causes.
+
+        Raises:
+            NotFound: no such task.
+        """
+        from cloister.sdk.debugging import load_record
+
+        return load_record(self._connection, self.status(task_id, deal_id=deal_id))
 
     def claim(self, task_id: str, *, deal_id: str | None = None) -> str:
         """Take the money of a late task back. Returns the transaction's hash.

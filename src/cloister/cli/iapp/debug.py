@@ -1,0 +1,98 @@
+"""``cloister iapp debug`` and ``logs``: what became of a task, and what its app printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloister.cli.session import Session, options
+
+if TYPE_CHECKING:
+    from cloister.sdk.data_protector import DataProtector
+    from cloister.sdk.debugging import TaskRecord
+
+
+@click.command()
+@click.argument("task_id")
+@click.option("--deal", "deal_id", help="The deal's id; needed before the task is initialized.")
+@options
+def debug(session: Session, task_id: str, deal_id: str | None) -> None:
+    """Tell all there is to know of a task: on chain, at the scheduler, on each worker, and its logs where allowed."""
+    protector = session.protector(needs_wallet=False)
+    record = protector.tasks.debug(task_id, deal_id=deal_id)
+    logs, withheld = _logs(protector, task_id)
+
+    def draw() -> None:
+        from cloister.cli.render import enclave_notice
+
+        _draw_chain(record)
+        _draw_work(record)
+        _draw_logs(logs, withheld)
+        enclave_notice(protector.connection.network.enclave_kind)
+
+    session.show(record.to_json() | {"logs": logs, "logs_withheld": withheld}, draw)
+
+
+def _logs(protector: DataProtector, task_id: str) -> tuple[list[dict[str, Any]], str | None]:
+    """What the app printed, or why it is not shown."""
+    from cloister.errors import CloisterError
+
+    if protector.connection.wallet is None:
+        return [], "only the task's requester gets logs: add --as"
+    try:
+        entries = protector.tasks.logs(task_id)
+    except CloisterError as error:
+        return [], error.message + (f" ({error.hint})" if error.hint else "")
+    return [{"worker": e.worker, "stdout": e.stdout, "stderr": e.stderr} for e in entries], None
+
+
+def _draw_chain(record: TaskRecord) -> None:
+    from datetime import UTC, datetime
+
+    from cloister.cli.render import facts, rlc
+
+    view = record.view
+    facts(
+        [
+            ("task", f"{view.task_id}  ({view.index} of its deal)"),
+            ("deal", view.deal_id),
+            ("on chain", view.status),
+            ("deadline", datetime.fromtimestamp(view.final_deadline, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")),
+            ("app", f"{record.app}  {rlc(record.app_price)}"),
+            (
+                "data",
+                "many (bulk)"
+                if record.bulk
+                else "none"
+                if record.protected_data is None
+                else f"{record.protected_data}  {rlc(record.data_price)}",
+            ),
+            ("workerpool", f"{record.workerpool}  {rlc(record.workerpool_price)}, category {record.category}"),
+            ("requester", record.requester),
+            ("result", view.location),
+            ("scheduler", record.problem or record.scheduler_status),
+        ]
+    )
+
+
+def _draw_work(record: TaskRecord) -> None:
+    from cloister.cli.timeline import draw_failure, draw_timeline
+
+    draw_timeline(record.events)
+    if record.cause:
+        cause, _, message = record.cause.partition(": ")
+        draw_failure(cause, message)
+    if record.exit_code is not None:
+        click.echo(f"exit code {record.exit_code}")
+
+
+def _draw_logs(logs: list[dict[str, Any]], withheld: str | None) -> None:
+    if withheld:
+        click.secho(f"no logs: {withheld}", dim=True)
+    for entry in logs:
+        click.secho(f"worker {entry['worker']}", bold=True)
+        for name in ("stdout", "stderr"):
+            if entry[name]:
+                click.secho(f"--- {name}", dim=True)
+                click.echo(entry[name])
