@@ -1,7 +1,7 @@
 """Cloister: compute on data that nobody may see.
 
 ``DataProtector`` protects data, grants access, runs apps on it and opens results; ``Wallet`` says who you are;
-``verify_receipt`` proves what ran on which data. The names are
+``verify_receipt`` proves what ran on which data; ``rehearse`` runs an iApp here as production would. The names are
 imported when first used, so that ``import cloister`` costs nothing.
 """
 
@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # as typing's, whose import would be most of what an iApp
 
 if TYPE_CHECKING:
     from cloister.errors import CloisterError as CloisterError
+    from cloister.generator.rehearsal import rehearse as rehearse
     from cloister.sdk.account import Account as Account
     from cloister.sdk.apps import IApps as IApps
     from cloister.sdk.asynchronous import AsyncDataProtector as AsyncDataProtector
@@ -30,6 +31,7 @@ _HOMES = {
     "DataProtector": "cloister.sdk.data_protector",
     "Orders": "cloister.sdk.orders",
     "Tasks": "cloister.sdk.tasks",
+    "rehearse": "cloister.generator.rehearsal",
     "verify_receipt": "cloister.sdk.verdict",
     "Wallet": "cloister.sdk.wallet",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "Tasks",
     "Wallet",
     "__version__",
+    "rehearse",
     "verify_receipt",
 ]
 

@@ -1,0 +1,126 @@
+"""The bundle of a rehearsal: built anew only when something changed that it is made of.
+
+The key of a kept bundle is a hash over every file that may be in it, its settings, its locked dependencies, the builder
+itself and the interpreter. What is left out of a bundle whatever it holds (mock data, hidden folders, outputs) is not in
+it; anything else changes the key, needed or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from cloister.errors import InputError, NotFound, quoted
+from cloister.files import write_durably
+from cloister.generator.bundle import BuiltBundle, build_bundle, load_settings
+from cloister.protocol.codec import Bytes32
+from cloister.version import __version__
+
+STATE_FOLDER = ".cloister"
+KEPT = 3
+"""How many bundles a project keeps."""
+_OUTSIDE = frozenset({"mock", "input", "output", "build", "__pycache__"})
+_FORM = b"cloister/rehearsal-bundle/v1"
+
+
+def load_bundle(folder: Path) -> tuple[BuiltBundle, bool]:
+    """The bundle of the iApp in ``folder``, and whether it had to be built.
+
+    Raises:
+        as ``build_bundle``.
+    """
+    settings = load_settings(folder)
+    key = source_key(folder, settings.manifest.runtime)
+    kept = folder / STATE_FOLDER / "bundles"
+    path, note = kept / f"{key}.bundle", kept / f"{key}.json"
+    digest = _kept_digest(path, note)
+    if digest is not None:
+        os.utime(note)
+        return BuiltBundle(path, digest, path.stat().st_size, settings.manifest), False
+    kept.mkdir(parents=True, exist_ok=True)
+    built = build_bundle(folder, path)
+    if source_key(folder, settings.manifest.runtime) == key:  # nobody saved a file meanwhile
+        write_durably(note, json.dumps({"digest": built.digest}).encode())
+    _forget_old(kept)
+    return built, True
+
+
+def source_key(folder: Path, runtime: str) -> str:
+    """What a bundle of ``folder`` depends on, as 64 hex digits.
+
+    Raises:
+        NotFound: no such folder. InputError: a file that cannot be read.
+    """
+    digest = hashlib.sha256(_FORM)
+    for part in (__version__, sys.version, sys.executable, _interpreter(runtime)):
+        _add(digest, part.encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        _add(digest, source.read_bytes())
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.name not in _OUTSIDE and not path.name.startswith("."):
+                _add_tree(digest, path, path.name)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no folder {quoted(str(folder))}") from error
+    except OSError as error:
+        raise InputError(f"{quoted(str(folder))} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, part: bytes) -> None:
+    digest.update(len(part).to_bytes(8, "big") + part)
+
+
+def _add_tree(digest: hashlib._Hash, path: Path, name: str) -> None:
+    status = path.lstat()
+    if stat.S_ISDIR(status.st_mode):
+        if path.name == "__pycache__":
+            return
+        _add(digest, b"folder " + name.encode(errors="surrogateescape"))
+        for inner in sorted(path.iterdir()):
+            _add_tree(digest, inner, f"{name}/{inner.name}")
+        return
+    kind = b"link " if stat.S_ISLNK(status.st_mode) else b"file " if stat.S_ISREG(status.st_mode) else b"other "
+    _add(digest, kind + bytes([bool(status.st_mode & 0o100)]) + name.encode(errors="surrogateescape"))
+    if stat.S_ISLNK(status.st_mode):
+        _add(digest, str(path.readlink()).encode(errors="surrogateescape"))
+    elif stat.S_ISREG(status.st_mode):
+        with path.open("rb") as file:
+            _add(digest, hashlib.file_digest(file, "sha256").digest())
+
+
+def _interpreter(runtime: str) -> str:
+    """Which program ``runtime`` names on this machine, and which one it was when."""
+    found = shutil.which(runtime)
+    if found is None:
+        return "none"
+    real = Path(found).resolve()
+    status = real.stat()
+    return f"{real} {status.st_size} {status.st_mtime_ns}"
+
+
+def _kept_digest(path: Path, note: Path) -> Bytes32 | None:
+    """The digest of a kept bundle, when it is still what it was."""
+    try:
+        said = Bytes32(json.loads(note.read_text())["digest"])
+        with path.open("rb") as file:
+            found = Bytes32.from_raw(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return None
+    return said if said == found else None
+
+
+def _forget_old(kept: Path) -> None:
+    """Remove all but the latest bundles, and what was broken off."""
+    notes = sorted(kept.glob("*.json"), key=lambda note: note.stat().st_mtime, reverse=True)
+    stay = {note.stem for note in notes[:KEPT]}
+    for path in kept.iterdir():
+        if path.stem not in stay and not path.name.startswith("."):
+            with suppress(FileNotFoundError):
+                path.unlink()
