@@ -10,6 +10,7 @@ from typing import Final
 
 from cloister.errors import DecodeError, InputError, quoted
 from cloister.protocol.codec import canonical_json, check_keys, check_uint, parse_json, parse_text, parse_uint
+from cloister.protocol.destinations import parse_destination
 from cloister.protocol.params import check_purpose
 
 VERSION: Final = 1
@@ -17,13 +18,13 @@ MANIFEST_NAME: Final = "manifest.json"
 """The bundle's first member."""
 MANIFEST_CAP: Final = 64 * 1024
 LIST_CAP: Final = 64
+LABEL: Final = "org.cloister.manifest"
+"""The label of a container image's configuration that holds the manifest."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
-_RUNTIME: Final = re.compile(r"python3(\.[0-9]{1,2})?|node([1-9][0-9]{0,2})?")
+_RUNTIME: Final = re.compile(r"python3(\.[0-9]{1,2})?|node([1-9][0-9]{0,2})?|container")
 _NODE_ENTRY: Final = (".js", ".mjs", ".cjs")
-_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_HOST: Final = re.compile(rf"(?=[^:]{{1,253}}(:|$)){_LABEL}(\.{_LABEL})*(:[0-9]{{1,5}})?")
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -32,6 +33,8 @@ class Language(StrEnum):
 
     PYTHON = "python"
     NODE = "node"
+    CONTAINER = "container"
+    """Whatever is in the image: its configuration says what runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class Resources:
 class Manifest:
     """An iApp and what it may do.
 
-    ``entrypoint`` is a file of the bundle, ``runtime`` what runs it (``python3``, ``python3.N``, ``node``, ``nodeN``),
-    ``network`` the hosts it may reach (none by default), ``purposes`` what its author made it for.
+    ``entrypoint`` is a file of the bundle, ``runtime`` what runs it (``python3``, ``python3.N``, ``node``, ``nodeN``; or
+    ``container``: an image that says itself what runs, without an ``entrypoint`` here), ``network`` the hosts it may connect to, each as ``host:port`` (none by default), ``purposes`` what its author made it for.
 
     Raises:
         InputError: a malformed name, version, path, host or purpose, or an oversized list.
@@ -74,16 +77,24 @@ class Manifest:
         if not _VERSION.fullmatch(self.version):
             raise InputError(f"app version {quoted(self.version)} is malformed")
         if not _RUNTIME.fullmatch(self.runtime):
-            raise InputError(f"app runtime {quoted(self.runtime)} is not python3, python3.N, node or nodeN")
-        _check_path(self.entrypoint)
+            raise InputError(f"app runtime {quoted(self.runtime)} is not python3, python3.N, node, nodeN or container")
+        if self.language is not Language.CONTAINER:
+            _check_path(self.entrypoint)
+        elif self.entrypoint:
+            raise InputError(
+                f"entrypoint {quoted(self.entrypoint)} of a container app: its image says what runs",
+                hint="leave entrypoint out, and write ENTRYPOINT in the Containerfile",
+            )
         if self.language is Language.NODE and not self.entrypoint.endswith(_NODE_ENTRY):
             raise InputError(f"entrypoint {quoted(self.entrypoint)} of a node app is no .js, .mjs or .cjs file")
-        object.__setattr__(self, "network", _normal("network", (_check_host(host) for host in self.network)))
+        object.__setattr__(self, "network", _normal("network", (_check_destination(item) for item in self.network)))
         object.__setattr__(self, "purposes", _normal("purposes", (check_purpose(item) for item in self.purposes)))
 
     @property
     def language(self) -> Language:
         """The language that the runtime is of."""
+        if self.runtime == "container":
+            return Language.CONTAINER
         return Language.NODE if self.runtime.startswith("node") else Language.PYTHON
 
     def to_json(self) -> dict[str, object]:
@@ -114,10 +125,22 @@ def _check_path(path: str) -> str:
     return path
 
 
-def _check_host(host: str) -> str:
-    if not _HOST.fullmatch(host):
-        raise InputError(f"network host {quoted(host)} is not a lower-case host name")
-    return host
+def _check_destination(text: str) -> str:
+    try:
+        return str(parse_destination(text))
+    except InputError as error:
+        raise InputError(f"network: {error.message}", hint=error.hint) from error
+
+
+UNLABELLED: Final = Manifest(
+    name="unlabelled-image",
+    version="0",
+    entrypoint="",
+    runtime="container",
+    resources=Resources(memory_mib=6 << 10, disk_mib=2 << 10, seconds=360_000, processes=1024),
+)
+"""What holds for an image without ``LABEL``, such as one that was made for iExec: the memory that iExec's generator gives,
+the time that the deal's category gives, no network, no named purposes."""
 
 
 def build_manifest(manifest: Manifest) -> bytes:
