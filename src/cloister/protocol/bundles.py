@@ -57,7 +57,8 @@ class Manifest:
     """An iApp and what it may do.
 
     ``entrypoint`` is a file of the bundle, ``runtime`` what runs it (``python3``, ``python3.N``, ``node``, ``nodeN``; or
-    ``container``: an image that says itself what runs, without an ``entrypoint`` here), ``network`` the hosts it may connect to, each as ``host:port`` (none by default), ``purposes`` what its author made it for.
+    ``container``: an image that says itself what runs, without an ``entrypoint`` here), ``network`` the hosts it may connect
+    to, each as ``host:port`` (none by default), ``purposes`` what its author made it for.
 
     Raises:
         InputError: a malformed name, version, path, host or purpose, or an oversized list.
