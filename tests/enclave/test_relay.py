@@ -56,6 +56,7 @@ class Services:
 
     stored: bytes = b""
     reports: list[str] = field(default_factory=list)
+    updates: list[tuple[int, bytes]] = field(default_factory=list)
     asked_digests: list[str] = field(default_factory=list)
     countersignature: bytes = b"signed by the sms"
     refuse: CloisterError | None = None
@@ -88,6 +89,9 @@ class Services:
 
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
         self.stored = b"".join(chunks)
+
+    def progress(self, number: int, update: bytes) -> None:
+        self.updates.append((number, update))
 
     def report(self, status: str) -> None:
         self.reports.append(status)

@@ -105,6 +105,7 @@ class World:
     sms: PrivateKey = field(default_factory=lambda: PrivateKey(os.urandom(32)))
     result: bytes = b""
     reports: list[str] = field(default_factory=list)
+    updates: list[tuple[int, bytes]] = field(default_factory=list)
     requests: list[SessionRequest] = field(default_factory=list)
     tamper: Callable[[SessionAnswer, SessionRequest], SessionAnswer] = lambda answer, _: answer
     outcome: RelayOutcome | None = None
@@ -182,6 +183,9 @@ class World:
 
     def report(self, status: str) -> None:
         self.reports.append(status)
+
+    def progress(self, number: int, update: bytes) -> None:
+        self.updates.append((number, update))
 
     def task(self) -> RelayTask:
         params_files = tuple(location for location in self.content if location.startswith("http"))

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cloister.errors import DecodeError, UnavailableError, quoted
 from cloister.protocol.authentication import NONCE_LENGTH, audience, sign_request
 from cloister.protocol.authorization import SCHEDULER_CHALLENGE, build_challenge_header, challenge_digest
-from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_hex, to_hex
+from cloister.protocol.codec import Address, Bytes32, build_base64, canonical_json, parse_base64, parse_hex, to_hex
+from cloister.protocol.progress import UPDATE_CAP
 from cloister.protocol.sessions import FINAL_REFUSALS
 from cloister.transport import Http
 
@@ -32,6 +33,7 @@ WAIT_CAP = 20
 """Longest wait of one long poll, in seconds."""
 
 _TIMEOUT = 15.0
+_PROGRESS_TIMEOUT = 5.0
 _RESPONSE_CAP = 16 * 1024 * 1024
 
 
@@ -234,6 +236,19 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgressEntry:
+    """One update of an app's progress as the scheduler keeps it; ``protocol.progress`` opens and proves ``update``.
+
+    ``entry`` grows with each; ``at`` is unix seconds of the scheduler's clock.
+    """
+
+    entry: int
+    number: int
+    at: float
+    update: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLogs:
     """The last characters of an app's streams on one worker."""
 
@@ -351,6 +366,12 @@ class WorkerCalls:
             body["exit_code"] = exit_code
         self._post(f"/scheduler/v1/leases/{lease_id}/logs", body)
 
+    def give_progress(self, lease_id: str, number: int, update: bytes) -> None:
+        """Hand in one update of the app's progress (``protocol.progress``), once: a newer one says more."""
+        body = {"number": number, "update": build_base64(update)}
+        path = f"/scheduler/v1/leases/{lease_id}/progress"
+        self._post(path, body, timeout=_PROGRESS_TIMEOUT, attempts=1)
+
     def report(self, lease_id: str, outcome: Outcome) -> None:
         """Say how the lease ended. Saying it twice changes nothing."""
         self._post(f"/scheduler/v1/leases/{lease_id}/outcome", outcome.to_json())
@@ -421,6 +442,25 @@ class SchedulerClient:
             status=_member(answer, "currentStatus", str),
             history=_parse_history(_member(answer, "dateStatusList", list)),
             replicates=tuple(_parse_replicate(item) for item in _member(answer, "replicates", list)),
+        )
+
+    def progress(self, task_id: Bytes32, *, after: int = 0) -> tuple[ProgressEntry, ...]:
+        """The newest updates of the app's progress behind entry ``after``, oldest first. Nothing in them is proven.
+
+        Raises:
+            NotFound: not a task of this scheduler.
+        """
+        path = f"/scheduler/v1/tasks/{task_id}/progress"
+        answer = _document(self._http.json("GET", path, query={"after": str(after)}))
+        entries = (_document(entry) for entry in _member(answer, "progress", list))
+        return tuple(
+            ProgressEntry(
+                entry=_member(entry, "entry", int),
+                number=_member(entry, "number", int),
+                at=_member(entry, "at", (int, float)),
+                update=parse_base64("update", entry.get("update"), cap=UPDATE_CAP),
+            )
+            for entry in entries
         )
 
     def logs(self, task_id: Bytes32, signer: Signer) -> tuple[TaskLogs, ...]:

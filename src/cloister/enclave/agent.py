@@ -39,6 +39,7 @@ from cloister.enclave.outputs import (
     write_archive,
     write_sealed,
 )
+from cloister.enclave.progress import attach, open_pipe
 from cloister.enclave.runtimes import SUPPORT_ROOMS, SUPPORT_TARGET, find_interpreter
 from cloister.enclave.sandbox import Limits, SandboxRun, SandboxSpec, run_sandboxed
 from cloister.enclave.session import EnclaveKeys, Session, TaskHint, open_session, parse_task_hint
@@ -99,10 +100,10 @@ def _run_task(host: HostChannel, hint: TaskHint, keys: EnclaveKeys, attester: At
     _check_bulk(release, params)
     inputs = _Inputs(host, release, params, work / "iexec_in")
     with _Ending() as ending:
-        streams, outputs = _compute(host, bundle, release, params, inputs, ending)
+        streams, outputs = _compute(host, bundle, session, keys, params, inputs, ending)
         host.send("report", {"status": "COMPUTED", **({} if outputs.cause is None else {"app_cause": outputs.cause})})
         _give_logs(host, release, streams)
-        _give_result(host, session, keys, inputs, outputs, streams, work)
+        _give_result(host, session, keys, inputs, outputs, streams, ending, work)
 
 
 def _check_bulk(release: Release, params: RequestParams) -> None:
@@ -151,10 +152,13 @@ class _Inputs:
 
 
 class _Ending:
-    """Closes the handle on the iApp's outputs when the result was given."""
+    """Closes the handle on the iApp's outputs when the result was given. ``said``: bytes that it said as progress, which
+    count as a part of its result.
+    """
 
     def __init__(self) -> None:
         self.handle = -1
+        self.said = 0
 
     def __enter__(self) -> _Ending:
         return self
@@ -165,23 +169,36 @@ class _Ending:
 
 
 def _compute(
-    host: HostChannel, bundle: Bundle, release: Release, params: RequestParams, inputs: _Inputs, ending: _Ending
+    host: HostChannel,
+    bundle: Bundle,
+    session: Session,
+    keys: EnclaveKeys,
+    params: RequestParams,
+    inputs: _Inputs,
+    ending: _Ending,
 ) -> tuple[Streams, Outputs]:
     """Fetch the inputs and run the iApp. Its failure is a result too."""
-    streams = Streams()
+    streams, release = Streams(), session.release
     try:
         _check_storage(params)
         inputs.fetch()
         host.send("report", {"status": "DATA_DOWNLOADED"})
-        run = run_sandboxed(_build_spec(bundle, release, params, inputs.directory))
-        ending.handle = run.output
-        streams = Streams(run.stdout, run.stderr, run.exit_code)
+        spec = _build_spec(bundle, release, params, inputs.directory)
+        pipe = open_pipe(host, session, keys, budget=_limit(release))
+        run = run_sandboxed(attach(spec, pipe))
+        ending.handle, ending.said = run.output, 0 if pipe is None else pipe.spent
+        streams = Streams(run.stdout, run.stderr, run.exit_code, run.seconds, run.peak_memory_bytes)
         _check_run(run)
-        limit = MAX_RESULT if release.max_result_bytes is None else release.max_result_bytes
+        limit = _limit(release) - ending.said
         own = frozenset() if release.bulk is None else frozenset({BULK_NAME})
         return streams, collect_outputs(run.output, release, max_bytes=limit, max_files=MAX_FILES, replaced=own)
     except AppError as error:
         return streams, build_error_outputs(error, release)
+
+
+def _limit(release: Release) -> int:
+    """Most bytes that the iApp may put out, whichever way."""
+    return MAX_RESULT if release.max_result_bytes is None else release.max_result_bytes
 
 
 def _check_storage(params: RequestParams) -> None:
@@ -231,11 +248,14 @@ def _give_result(
     inputs: _Inputs,
     outputs: Outputs,
     streams: Streams,
+    ending: _Ending,
     work: Path,
 ) -> None:
     """Receipt, archive, seal, give, sign."""
     release = session.release
-    extra = {name: text for name, text in streams.for_requester(release).items() if name not in outputs.files}
+    room = _limit(release) - ending.said - sum(file.size for file in outputs.files.values())
+    told = streams.for_requester(release, room=max(0, room))
+    extra = {name: text for name, text in told.items() if name not in outputs.files}
     if inputs.bulk is not None:
         extra[BULK_NAME] = build_report(inputs.bulk)
     extra[RECEIPT_NAME] = _build_receipt(host, session, keys, inputs, outputs)

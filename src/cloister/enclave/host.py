@@ -11,6 +11,7 @@ The host is not trusted. It can refuse, stall or lie; every answer is capped and
 | ``fetch {location, purpose, max_bytes, seconds}`` + JSON | ``chunk {}`` + bytes, ..., ``end {}`` |
 | ``report {status}`` or ``report {cause, message}`` | |
 | ``logs {}`` + JSON | |
+| ``progress {number}`` + update (``protocol.progress``), while the iApp runs | |
 | ``result {size, sha256}``, ``chunk {}`` + bytes, ..., ``end {}`` | |
 | ``done {...}`` | |
 

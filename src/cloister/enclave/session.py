@@ -92,12 +92,15 @@ class EnclaveKeys:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A release that the attested SMS made for this enclave, and the evidence it was made for."""
+    """A release that the attested SMS made for this enclave, and the evidence it was made for. ``authorization`` is the SMS's
+    word for worker, task and challenge key.
+    """
 
     release: Release
     binding: ReportBinding
     evidence: Evidence
     opened_at: int
+    authorization: bytes
 
 
 def open_session(
@@ -143,7 +146,7 @@ def open_session(
         raise TaskError(cause, error.message) from error
     except CloisterError as error:
         raise TaskError(Cause.TEE_SESSION_GENERATION_FAILED, error.message) from error
-    return Session(release, binding, evidence, now)
+    return Session(release, binding, evidence, now, session.authorization)
 
 
 def _open_release(answer: SessionAnswer, request: SessionRequest, hint: TaskHint, keys: EnclaveKeys) -> Release:

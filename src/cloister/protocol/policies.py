@@ -29,6 +29,8 @@ from cloister.protocol.params import check_purpose
 VERSION: Final = 1
 HARDWARE_VERSION: Final = 2
 """Version of a policy that has hardware rules; one without them keeps version 1, its spelling and its hash."""
+LOGS_VERSION: Final = 3
+"""Version of a policy that allows logs, with hardware rules or without; every other keeps its version."""
 SALT_TAG: Final = bytes.fromhex("636c6f31")
 """ASCII ``clo1``."""
 NONCE_LENGTH: Final = 16
@@ -48,7 +50,8 @@ class AccessPolicy:
     ``purposes`` allow any purpose. Empty ``enclaves`` leave the kind of evidence to the SMS's own appraisal; kinds that
     are named must be met as well. ``max_result_bytes`` bounds what one task may put out. ``nonce`` is 16 random bytes.
     ``hardware``: rules for the evidence as canonical JSON of an object; ``attestation.rules`` says what they mean, and
-    whoever releases a key must judge them (``PolicyCleared.hardware``).
+    whoever releases a key must judge them (``PolicyCleared.hardware``). ``logs``: whoever runs the app may read what it
+    prints, in the sealed result.
 
     Raises:
         InputError: times that never hold, a malformed name, an empty or oversized list, rules that are no canonical JSON.
@@ -61,6 +64,7 @@ class AccessPolicy:
     enclaves: tuple[str, ...] = ()
     max_result_bytes: int | None = None
     hardware: str | None = None
+    logs: bool = False
 
     def __post_init__(self) -> None:
         if len(self.nonce) != NONCE_LENGTH:
@@ -78,7 +82,7 @@ class AccessPolicy:
     def to_json(self) -> dict[str, object]:
         """Return the policy as JSON members; every member of its version is always there."""
         members: dict[str, object] = {
-            "version": VERSION if self.hardware is None else HARDWARE_VERSION,
+            "version": _version(hardware=self.hardware is not None, logs=self.logs),
             "nonce": to_hex(self.nonce),
             "valid_from": self.valid_from,
             "valid_until": self.valid_until,
@@ -88,11 +92,20 @@ class AccessPolicy:
         }
         if self.hardware is not None:
             members["hardware"] = parse_json(self.hardware)
+        if self.logs:
+            members["logs"] = True
         return members
 
     def hash(self) -> Bytes32:
         """Return SHA-256 of the domain ``cloister/access-policy/v1`` and the canonical JSON."""
         return Bytes32.from_raw(hashlib.sha256(_HASH_DOMAIN + canonical_json(self.to_json())).digest())
+
+
+def _version(*, hardware: bool, logs: bool) -> int:
+    """The least version that says it all: a policy that says no more than before has the hash that it had."""
+    if logs:
+        return LOGS_VERSION
+    return HARDWARE_VERSION if hardware else VERSION
 
 
 def _check_hardware(text: str) -> None:
@@ -128,8 +141,8 @@ def parse_policy(value: object) -> AccessPolicy:
         DecodeError, InputError: a missing, unknown or unreadable member.
     """
     keys = ("version", "nonce", "valid_from", "valid_until", "purposes", "enclaves", "max_result_bytes")
-    given = check_keys("policy", value, required=keys, optional=["hardware"])
-    wanted = HARDWARE_VERSION if "hardware" in given else VERSION
+    given = check_keys("policy", value, required=keys, optional=["hardware", "logs"])
+    wanted = _version(hardware="hardware" in given, logs="logs" in given)
     if given["version"] != wanted or isinstance(given["version"], bool):
         raise DecodeError(f"policy: version {quoted(given['version'])} is not {wanted}")
     hardware = None
@@ -137,6 +150,8 @@ def parse_policy(value: object) -> AccessPolicy:
         if not isinstance(given["hardware"], dict):
             raise DecodeError("policy: hardware is no object")
         hardware = canonical_json(given["hardware"]).decode("utf-8")
+    if given.get("logs", True) is not True:
+        raise DecodeError("policy: logs is there and not true")
     numbers: dict[str, int | None] = {}
     for name in ("valid_from", "valid_until", "max_result_bytes"):
         number = given[name]
@@ -146,6 +161,7 @@ def parse_policy(value: object) -> AccessPolicy:
         purposes=_parse_names("purposes", given["purposes"]),
         enclaves=_parse_names("enclaves", given["enclaves"]),
         hardware=hardware,
+        logs="logs" in given,
         **numbers,
     )
 
@@ -189,13 +205,15 @@ class PolicyFacts:
 class PolicyCleared:
     """Proof that the policy allows the use at ``now``, and what binds the enclave. Built only by ``check_policy``.
 
-    ``hardware``: rules that the evidence must still meet before anything is released; None where there are none.
+    ``hardware``: rules that the evidence must still meet before anything is released; None where there are none. ``logs``:
+    whoever runs the app may read what it prints.
     """
 
     policy_hash: Bytes32
     now: int
     max_result_bytes: int | None
     hardware: str | None = None
+    logs: bool = False
 
 
 def check_policy(policy: AccessPolicy, facts: PolicyFacts) -> PolicyCleared:
@@ -226,4 +244,4 @@ def check_policy(policy: AccessPolicy, facts: PolicyFacts) -> PolicyCleared:
             )
     if policy.enclaves and facts.enclave not in policy.enclaves:
         raise PolicyRejected(f"enclaves of the kind {quoted(facts.enclave)} are not allowed", code="enclave-refused")
-    return PolicyCleared(policy.hash(), facts.now, policy.max_result_bytes, policy.hardware)
+    return PolicyCleared(policy.hash(), facts.now, policy.max_result_bytes, policy.hardware, policy.logs)

@@ -107,6 +107,8 @@ class Release:
     ``requester_secrets`` maps positive numbers (as text) to secrets. ``public_key`` closes the result: an HPKE key for
     ``hpke``, the DER of an RSA key (SPKI) for ``rsa``, None for ``plain``. ``bulk`` holds the datasets of this task's
     slice in the slice's order, each released or refused by itself; None when the request is not a bulk request.
+    ``logs``: everybody else than the requester who has something secret in this task lets the requester read what the app
+    prints.
     """
 
     task_id: Bytes32
@@ -130,6 +132,7 @@ class Release:
     app_secret: str | None = field(default=None, repr=False)
     requester_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     bulk: tuple[BulkItem, ...] | None = None
+    logs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("index", "bot_first", "bot_size", "chain_id", "deadline"):
@@ -183,6 +186,7 @@ def build_release(release: Release) -> bytes:
             },
             "max_result_bytes": release.max_result_bytes,
             "deadline": release.deadline,
+            **({"logs": True} if release.logs else {}),
         }
     )
     if len(raw) > RELEASE_CAP:
@@ -288,9 +292,11 @@ def parse_release(document: bytes) -> Release:
     Raises:
         DecodeError, TooLarge, InputError: a missing, unknown, oversized or unreadable member.
     """
-    given = check_keys("release", parse_json(document, cap=RELEASE_CAP), required=_KEYS)
+    given = check_keys("release", parse_json(document, cap=RELEASE_CAP), required=_KEYS, optional=("logs",))
     if given["version"] != VERSION or isinstance(given["version"], bool):
         raise DecodeError(f"release: version {quoted(given['version'])} is not {VERSION}")
+    if given.get("logs", True) is not True:
+        raise DecodeError("release: logs is there and not true")
     result = check_keys("result", given["result"], required=("format", "public_key"))
     key, limit, app_secret = result["public_key"], given["max_result_bytes"], given["app_secret"]
     return Release(
@@ -315,4 +321,5 @@ def parse_release(document: bytes) -> Release:
         result_public_key=None if key is None else parse_base64("result public_key", key, cap=PUBLIC_KEY_CAP),
         max_result_bytes=None if limit is None else parse_uint("max_result_bytes", limit),
         deadline=parse_uint("deadline", given["deadline"]),
+        logs="logs" in given,
     )

@@ -15,6 +15,7 @@ from cloister.protocol.tasks import TaskStatus
 from cloister.transport import BROKEN_OFF
 from cloister.worker.downloads import Downloads, Wanted
 from cloister.worker.patience import Patience, SharedPatience
+from cloister.worker.progress import ProgressLine
 
 if TYPE_CHECKING:
     from cloister.chain.contracts import Hub
@@ -52,9 +53,11 @@ class HostServices:
     heard: Callable[[str], None]
     _shared: SharedPatience = field(init=False, repr=False)
     _downloads: Downloads = field(init=False, repr=False)
+    _progress: ProgressLine = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_shared", SharedPatience(self.patience))
+        object.__setattr__(self, "_progress", ProgressLine(self.scheduler, self.lease.lease_id))
         object.__setattr__(self, "_downloads", Downloads(self._fetch, self.patience().off))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
@@ -141,7 +144,8 @@ class HostServices:
         return self._downloads.read(wanted, seconds=min(seconds, FETCH_SECONDS), ahead=following)
 
     def close(self) -> None:
-        """Let go of what is still on its way."""
+        """Let go of what is still on its way; the app's last progress may follow."""
+        self._progress.close()
         self._downloads.close()
 
     def _fetch(self, wanted: Wanted) -> Iterator[bytes]:
@@ -171,6 +175,10 @@ class HostServices:
     def report(self, status: str) -> None:
         """Hear how far the agent is."""
         self.heard(status)
+
+    def progress(self, number: int, update: bytes) -> None:
+        """Pass an update of the app's progress on, when it can be."""
+        self._progress.tell(number, update)
 
 
 def make_folder(folder: Path) -> None:

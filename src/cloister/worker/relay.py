@@ -28,6 +28,7 @@ from cloister.protocol.authorization import scheduler_authorization, verify_pers
 from cloister.protocol.channel import Frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
 from cloister.protocol.countersigning import COUNTERSIGNATURE_CAP, CountersignRequest, parse_countersign_request
+from cloister.protocol.progress import UPDATE_CAP, UPDATES_CAP
 from cloister.protocol.releases import BULK_CAP, MULTIADDR_CAP
 from cloister.protocol.results import enclave_message, result_hash, result_seal
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest, parse_session_request
@@ -105,6 +106,10 @@ class RelayServices(Protocol):
 
     def report(self, status: str) -> None:
         """Hear how far the agent is (``APP_DOWNLOADED``, ``DATA_DOWNLOADED``, ``COMPUTED``)."""
+        ...
+
+    def progress(self, number: int, update: bytes) -> None:
+        """Take an update of the app's progress (``protocol.progress``) for the requester. Must neither wait nor raise."""
         ...
 
 
@@ -202,6 +207,9 @@ class _Relay:
                 self._try(lambda: self._answer_fetch(frame))
             case "report":
                 self._hear_report(frame)
+            case "progress":
+                self._once("progress", UPDATES_CAP)
+                self._hear_progress(frame)
             case "logs":
                 self._once("logs")
                 self._logs = parse_logs(frame.body)
@@ -300,6 +308,12 @@ class _Relay:
             message = quoted(frame.header.get("message", ""))
             raise EnclaveFailed(quoted(cause), message, refusal=_FINAL.get(str(cause), self._refusal))
         self._services.report(quoted(frame.header.get("status", "")))
+
+    def _hear_progress(self, frame: Frame) -> None:
+        number = frame.header.get("number")
+        if number != self._asked["progress"] or isinstance(number, bool) or len(frame.body) > UPDATE_CAP:
+            raise DecodeError(f"the agent's progress {quoted(number)} is out of turn or too long")
+        self._services.progress(self._asked["progress"], frame.body)
 
     def _take_result(self, frame: Frame) -> None:
         size, sha256 = parse_result(frame.header)

@@ -50,6 +50,7 @@ class StandingGrant:
     order_hash: Bytes32
     policy_hash: Bytes32 | None
     max_result_bytes: int | None
+    logs: bool = False
 
 
 def verify_grant(order: DatasetOrder | None, facts: GrantFacts, ledger: Ledger) -> DatasetOrder:
@@ -149,4 +150,4 @@ def load_policy(
         raise LocalError("a stored policy does not parse") from error
     cleared = check_policy(policy, facts)
     hardware.check_grant(cleared.hardware)
-    return StandingGrant(order_hash, digest, cleared.max_result_bytes)
+    return StandingGrant(order_hash, digest, cleared.max_result_bytes, cleared.logs)

@@ -54,6 +54,7 @@ class ReleaseAssembler:
         deal, settings = found.deal, self._settings
         params = found.params
         result_format, result_key = self._result(deal, params)
+        app_secret = self._text(SecretName(SecretKind.APP, deal.app.pointer))
         return Release(
             task_id=found.task_id,
             deal_id=found.task.deal_id,
@@ -70,12 +71,13 @@ class ReleaseAssembler:
             app=ReleasedApp(deal.app.pointer, found.app.location, found.app.checksum),
             dataset=self._dataset(deal, found.dataset, found.grant),
             bulk=None if found.bulk is None else tuple(judged.item for judged in found.bulk),
-            app_secret=self._text(SecretName(SecretKind.APP, deal.app.pointer)),
+            app_secret=app_secret,
             requester_secrets=self._requester_secrets(deal, params),
             result_format=result_format,
             result_public_key=result_key,
             max_result_bytes=self._limit(found),
             deadline=found.task.contribution_deadline,
+            logs=_allow_logs(found, app_secret),
         )
 
     def _limit(self, found: Assembly) -> int:
@@ -131,6 +133,20 @@ class ReleaseAssembler:
     def _text(self, name: SecretName) -> str | None:
         value = self._secrets.read(name)
         return None if value is None else value.decode("utf-8")
+
+
+def _allow_logs(found: Assembly, app_secret: str | None) -> bool:
+    """Whether each owner of something in this release lets the requester read what the app prints.
+
+    For protected data the grant says it. For an app secret nobody can: it is its owner's alone, who may read it back. What
+    was refused is not in the release, so its owner's word does not count; where there is nothing of others, nothing needs
+    allowing.
+    """
+    words = [found.grant.logs] if found.grant is not None else []
+    words += [judged.logs for judged in found.bulk or () if judged.refused is None]
+    if app_secret is not None:
+        words.append(found.app.owner == found.deal.requester)
+    return bool(words) and all(words)
 
 
 def read_params(deal: Deal) -> RequestParams:

@@ -30,12 +30,13 @@ release for everything else, so that no owner's data can crowd out another's."""
 
 @dataclass(frozen=True, slots=True)
 class JudgedItem:
-    """One item of a slice and what the record says of it. ``max_result_bytes`` is the grant's own limit."""
+    """One item of a slice and what the record says of it. ``max_result_bytes`` and ``logs`` are the grant's own words."""
 
     item: BulkItem
     order_hash: Bytes32 | None = None
     policy_hash: Bytes32 | None = None
     max_result_bytes: int | None = None
+    logs: bool = False
 
     @property
     def dataset(self) -> Address | None:
@@ -120,7 +121,7 @@ class SliceJudge:
             _check_size(item)
         except (VerificationError, PolicyRejected, NotFound, Denied) as error:
             return JudgedItem(_refusal(order.dataset, error), offer.order_hash, policy_hash)
-        return JudgedItem(item, offer.order_hash, policy_hash, grant.max_result_bytes)
+        return JudgedItem(item, offer.order_hash, policy_hash, grant.max_result_bytes, grant.logs)
 
 
 def _check_size(item: ReleasedDataset) -> None:
