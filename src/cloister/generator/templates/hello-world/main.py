@@ -1,9 +1,9 @@
-"""Greets somebody and counts the letters of a protected text, which stays inside the enclave."""
+"""Greets somebody and counts the letters of a protected message, which stays inside the enclave."""
 
 import sys
 
 from cloister import iapp
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, NotFound
 
 
 def greeting(name: str) -> str:
@@ -11,13 +11,21 @@ def greeting(name: str) -> str:
     return f"Hello, {name}!"
 
 
+def answer() -> str:
+    """What may be told about the protected message."""
+    try:
+        data = iapp.data()
+    except NotFound:
+        return "Nobody gave me protected data."
+    with data:
+        message = data.read("message.txt", type="string")
+    return f"The protected message has {len(message)} letters. Only this enclave has read them."
+
+
 def main() -> None:
-    """Write hello.txt."""
-    lines = [greeting(" ".join(iapp.args()) or "World")]
-    for item in iapp.items():  # the protected data of this task: none, one, or many
-        text = item.read("message.txt", type="string")
-        lines.append(f"The protected message has {len(text)} letters. Only this enclave has read them.")
-    iapp.write("hello.txt", "\n".join(lines) + "\n")
+    """Write the result."""
+    name = " ".join(iapp.args()) or "World"
+    iapp.write("hello.txt", f"{greeting(name)}\n{answer()}\n")
 
 
 if __name__ == "__main__":

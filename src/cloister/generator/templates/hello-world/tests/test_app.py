@@ -21,9 +21,12 @@ def test_the_letters_of_a_protected_message_are_counted_and_not_shown() -> None:
     assert "abracadabra" not in hello
 
 
-def test_other_data_is_refused_in_plain_words(tmp_path: Path) -> None:
-    other = tmp_path / "notes.txt"
-    other.write_text("no message")
-    run = rehearse(APP, data=other)
+def test_other_data_is_refused_in_plain_words() -> None:
+    run = rehearse(APP, data={"notes": "no message"})
     assert run.cause == "APP_COMPUTE_FAILED"
     assert "this app needs protected data with a file message.txt" in run.stderr
+
+
+def test_it_greets_without_protected_data() -> None:
+    run = rehearse(APP, defaults=False)
+    assert run.read("hello.txt") == b"Hello, World!\nNobody gave me protected data.\n"
