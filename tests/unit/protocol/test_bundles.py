@@ -26,7 +26,7 @@ def test_runtimes_that_a_manifest_may_name(runtime: str, entrypoint: str, langua
     )
     assert manifest.language is language
     assert parse_manifest(build_manifest(manifest)) == manifest
-    assert manifest.network == ("a.example", "b.example")
+    assert manifest.network == ("a.example:443", "b.example:443")
 
 
 @pytest.mark.parametrize(
