@@ -45,6 +45,7 @@ from cloister.protocol.bundles import Manifest
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
 from cloister.protocol.params import RequestParams, build_params
 from cloister.protocol.policies import AccessPolicy
+from cloister.protocol.progress import ProgressMessage
 from cloister.protocol.releases import (
     BULK_CAP,
     RefusedDataset,
@@ -71,7 +72,8 @@ _SPARE_SECONDS = 120
 _OWN = ("receipt.cose", "stdout.txt", "stderr.txt", "usage.json")
 """What the enclave adds to a result."""
 _LEFT_CAP = 200
-Listener = Callable[[str], None]
+Listener = Callable[[str, ProgressMessage | None], None]
+"""Told each step by its word; and with the word ``PROGRESS`` what the iApp said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,10 @@ class Request:
         )
 
 
+def _unheard(step: str, message: ProgressMessage | None) -> None:
+    """Nobody listens."""
+
+
 def rehearse(
     folder: str | Path,
     *,
@@ -175,7 +181,7 @@ def rehearse(
     max_result_bytes: int | None = None,
     defaults: bool = True,
     stage: Stage | None = None,
-    listener: Listener = lambda _: None,
+    listener: Listener = _unheard,
 ) -> Rehearsal:
     """Run the iApp in ``folder`` as production would, and open its result. None takes what ``mock/run.toml`` says;
     ``defaults=False`` leaves that file aside.
@@ -240,7 +246,7 @@ class Stage:
         return self._runtime.launch(EnclaveSpec(Platform("simulated", self._platform.material)))
 
     def rehearse(
-        self, folder: Path, request: Request, *, defaults: bool = True, listener: Listener = lambda _: None
+        self, folder: Path, request: Request, *, defaults: bool = True, listener: Listener = _unheard
     ) -> Rehearsal:
         """One rehearsal; see ``rehearse``."""
         clock = _Clock()
@@ -248,12 +254,12 @@ class Stage:
         folder = folder.resolve()
         mock = load_mock_run(folder) if defaults else MockRun(folder / "mock")
         request = request.over(mock)
-        listener("BUNDLE")
+        listener("BUNDLE", None)
         bundle, _ = load_bundle(folder)
         clock.lap("bundle")
         with ExitStack() as stack:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloister-rehearsal-")))
-            listener("MOCK_DATA")
+            listener("MOCK_DATA", None)
             props = _build_props(request, mock.folder, work, bundle)
             clock.lap("mock data")
             starting, self._starting = self._starting, None
@@ -401,7 +407,7 @@ class _Performance:
         build_release(self._release)  # too large is the caller's to hear, before anything starts
         broker = Broker(platform, sms, self._release, access, request.purpose)
         self._broker = broker
-        self._host = RehearsalHost(broker, props.content, result, listener)
+        self._host = RehearsalHost(broker, props.key, props.content, result, listener)
         self._task = RelayTask(
             task_id=self._release.task_id,
             worker=_WORKER,
@@ -421,7 +427,7 @@ class _Performance:
             outcome = run_relay(process, self._task, self._host)
         except EnclaveFailed as error:
             clock.lap("task")
-            return Rehearsal(error.cause, error.message, self._manifest)
+            return Rehearsal(error.cause, error.message, self._manifest, progress=self._progress())
         clock.lap("task")
         opened = self._open(outcome)
         clock.lap("result")
@@ -445,10 +451,14 @@ class _Performance:
             stderr=files.get("stderr.txt", b"").decode(errors="replace"),
             seconds=float(usage.get("seconds", seconds)),
             peak_memory_bytes=int(usage.get("peak_memory_bytes", 0)),
+            progress=self._progress(),
             callback=outcome.results_callback,
             receipt=receipt,
             result=archive,
         )
+
+    def _progress(self) -> tuple[tuple[float | None, str], ...]:
+        return tuple((said.fraction, said.message) for said in self._host.progress_heard)
 
 
 def _build_release(props: _Props, bundle: BuiltBundle, request: Request) -> Release:
@@ -474,6 +484,7 @@ def _build_release(props: _Props, bundle: BuiltBundle, request: Request) -> Rele
         max_result_bytes=request.max_result_bytes,
         app_secret=request.app_secret,
         requester_secrets={str(number): text for number, text in (request.secrets or {}).items()},
+        logs=True,
     )
 
 

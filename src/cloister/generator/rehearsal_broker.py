@@ -26,7 +26,7 @@ from cloister.enclave.attesters.simulated import build_platform
 from cloister.enclave.measurement import measure_agent
 from cloister.errors import Denied
 from cloister.protocol.authorization import scheduler_authorization
-from cloister.protocol.codec import Bytes32
+from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.countersigning import CountersignRequest, verify_countersign_request
 from cloister.protocol.policies import AccessPolicy, PolicyFacts, check_policy
 from cloister.protocol.releases import Release, build_release
@@ -80,6 +80,16 @@ class Broker:
         self._purpose = purpose
         self._nonce: Bytes32 | None = None
         self._opened: OpenedSession | None = None
+
+    @property
+    def task_id(self) -> Bytes32:
+        """The one task that it serves."""
+        return self._release.task_id
+
+    @property
+    def address(self) -> Address:
+        """Who it is."""
+        return self._key.address
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
         """The one nonce of the task."""

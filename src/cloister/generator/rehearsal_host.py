@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloister.errors import Denied, NotFound, TooLarge, quoted
+from cloister.errors import CloisterError, Denied, NotFound, TooLarge, VerificationError, quoted
 from cloister.generator.rehearsal_broker import Broker
 from cloister.generator.rehearsal_data import read_pieces
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.countersigning import CountersignRequest
+from cloister.protocol.progress import ProgressMessage, parse_message, parse_update, progress_info, verify_update
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest
+from cloister.sealing import envelope
+from cloister.sealing.envelope import HpkePrivateKey
 
 if TYPE_CHECKING:
     from cloister.storage.cid import Block, Cid
@@ -21,20 +24,24 @@ if TYPE_CHECKING:
 
 INPUT_FILE_CAP = 256 << 20
 """Largest input file that a worker fetches, bytes."""
-Heard = Callable[[str], None]
+Heard = Callable[[str, ProgressMessage | None], None]
+"""Told a status word; and with the word ``PROGRESS`` what the iApp said."""
 
 
 @dataclass(slots=True)
 class RehearsalHost:
     """``content`` maps locations to files. What is a web address and not among them is fetched as a worker does, from
-    public addresses only. ``heard`` is told the agent's status words; ``times`` are when they came (monotonic).
+    public addresses only. ``times`` are when the agent's status words came (monotonic), ``progress_heard`` what the iApp said,
+    proven and opened with the requester's ``key``.
     """
 
     broker: Broker
+    key: HpkePrivateKey = field(repr=False)
     content: Mapping[str, Path]
     result: Path
     heard: Heard
     times: dict[str, float] = field(default_factory=dict)
+    progress_heard: list[ProgressMessage] = field(default_factory=list)
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
         return self.broker.nonce(task_id)
@@ -63,7 +70,22 @@ class RehearsalHost:
 
     def report(self, status: str) -> None:
         self.times.setdefault(status, time.monotonic())
-        self.heard(status)
+        self.heard(status, None)
+
+    def progress(self, number: int, update: bytes) -> None:
+        try:
+            message = self._open_update(number, update)
+        except CloisterError:
+            return  # as with a requester: what is not proven was not said
+        self.progress_heard.append(message)
+        self.heard("PROGRESS", message)
+
+    def _open_update(self, number: int, raw: bytes) -> ProgressMessage:
+        update, task_id = parse_update(raw), self.broker.task_id
+        challenge = verify_update(update, task_id, number, self.broker.address)
+        if not update.sealed:
+            raise VerificationError("the update is not sealed, and its task's result is")
+        return parse_message(envelope.open(self.key, update.content, progress_info(task_id, challenge, number)))
 
 
 class _NoStore:
