@@ -12,7 +12,6 @@ from tests.support.network import process_exists, wait_for, write_app
 from tests.support.terminal import Terminal, network_process
 
 from cloister.cli.iapp import COMMANDS as IAPP_COMMANDS
-from cloister.cli.iapp import COMMANDS as IAPP_COMMANDS
 from cloister.cli.main import COMMANDS
 
 NOBODY = "0x000000000000000000000000000000000000dEaD"

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.support.network import RUN_PRICE, LiveNetwork, write_app
+from tests.support.network import RUN_PRICE, LiveNetwork, wait_for, write_app
 
 from cloister import DataProtector
 from cloister.errors import NotFound
@@ -21,6 +21,9 @@ CAUSES = {
     "memory": "APP_MEMORY_EXCEEDED",
     "disk": "APP_DISK_EXCEEDED",
     "fork": "APP_PROCESSES_EXCEEDED",
+    "files": "APP_OUTPUT_FILES_EXCEEDED",
+    "stubborn": "APP_COMPUTE_TIMEOUT",
+    "escape": "POST_COMPUTE_RESULT_FILE_NOT_FOUND",
     "nothing": "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND",
 }
 
@@ -53,12 +56,32 @@ def test_every_failure_of_an_app_is_a_result_with_its_cause(live: LiveNetwork, h
         assert told["error-message"]
         claims = run.receipt.verify().claims
         assert claims.cause == seen[action]
+        failure = run.result.failure()
+        assert failure is not None
+        assert (failure.cause, failure.message) == (seen[action], told["error-message"])
+        told_by_worker = wait_for("the worker's word", lambda: requester.tasks.debug(run.task_id).cause)  # noqa: B023
+        assert seen[action] in told_by_worker
         assert "Traceback" not in text
     assert seen == CAUSES
     after = requester.account.balances()
     assert (after.stake, after.locked) == (10**9 - len(runs) * RUN_PRICE, 0), "the workerpool worked, so it is paid"
     next_run = requester.process_protected_data(None, app=app, workerpool_max_price="0.02 RLC", timeout=60)
     assert json.loads(next_run.result.read("answer.json"))["task"] == next_run.task_id
+
+
+def test_an_app_that_pries_finds_every_door_shut_and_what_it_prints_stays_inside(
+    live: LiveNetwork, app: App, requester: DataProtector
+) -> None:
+    owner = live.newcomer()
+    data = owner.protect_data({"diagnosis": "only the patient's"}, name="record")
+    owner.grant_access(data, app=app, user=requester.connection.address)
+    run = requester.process_protected_data(data, app=app, args="pry", workerpool_max_price="0.02 RLC", timeout=60)
+    assert json.loads(run.result.read("answer.json")) == []
+    assert run.result.failure() is None
+    assert not any(b"only the patient's" in run.result.read(name) for name in run.result.names())
+    (logs,) = requester.tasks.logs(run.task_id)
+    assert "only the patient's" not in logs.stdout + logs.stderr
+    assert "withheld" in logs.stderr
 
 
 def test_an_app_cannot_outlive_the_tasks_category(app: App, short: int, requester: DataProtector) -> None:

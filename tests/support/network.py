@@ -158,7 +158,7 @@ def changes(before: list[Balances], after: list[Balances]) -> list[int]:
 
 PROBE = '''
 """An iApp for tests. The first argument says what to do."""
-import hashlib, json, os, subprocess, sys, time
+import hashlib, json, os, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 from cloister.datasets.reader import ProtectedDataReader
@@ -195,6 +195,37 @@ def fill_disk():
             file.write(bytes(1 << 20))
 
 
+def many_files():
+    for number in range(60_000):
+        (out / str(number)).touch()
+
+
+def stubborn():
+    for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    time.sleep(3600)
+
+
+def pry():
+    """Tries what it may not, and says what was allowed."""
+    doors = {
+        "write outside": lambda: open("/app/x", "w"),
+        "write above the results": lambda: open("/iexec_out/../x", "w"),
+        "read the agent's memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb").read(1),
+        "open a socket": lambda: socket.create_connection(("1.1.1.1", 53), 1),
+        "a socket's name": lambda: socket.getaddrinfo("example.org", 443),
+    }
+    allowed = []
+    for name, door in doors.items():
+        try:
+            door()
+            allowed.append(name)
+        except OSError:
+            pass
+    print("the data:", look()["data"], flush=True)
+    return allowed
+
+
 def fork():
     children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(500)]
     [child.wait() for child in children]
@@ -212,13 +243,19 @@ if action == "disk":
     fill_disk()
 if action == "fork":
     fork()
+if action == "files":
+    many_files()
+if action == "stubborn":
+    stubborn()
 if action == "nothing":
     raise SystemExit(0)
 if action == "sleep":
     time.sleep(float(rest[0]))
 name = "answer.json"
-(out / name).write_text(json.dumps(look(), sort_keys=True))
+(out / name).write_text(json.dumps(pry() if action == "pry" else look(), sort_keys=True))
 computed = {"deterministic-output-path": str(out / name)}
+if action == "escape":
+    computed = {"deterministic-output-path": str(out / "../x")}
 if action == "callback":
     computed = {"callback-data": "0x" + rest[0]}
 (out / "computed.json").write_text(json.dumps(computed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from cloister.cli.session import Session, options
 if TYPE_CHECKING:
     from cloister.sdk.data_protector import DataProtector
     from cloister.sdk.debugging import TaskRecord
+    from cloister.sdk.results import Failure
 
 
 @click.command()
@@ -22,16 +24,32 @@ def debug(session: Session, task_id: str, deal_id: str | None) -> None:
     protector = session.protector(needs_wallet=False)
     record = protector.tasks.debug(task_id, deal_id=deal_id)
     logs, withheld = _logs(protector, task_id)
+    failure = _failure(protector, record)
 
     def draw() -> None:
         from cloister.cli.render import enclave_notice
 
         _draw_chain(record)
-        _draw_work(record)
+        _draw_work(record, failure)
         _draw_logs(logs, withheld)
         enclave_notice(protector.connection.network.enclave_kind)
 
-    session.show(record.to_json() | {"logs": logs, "logs_withheld": withheld}, draw)
+    value = {"failure": None if failure is None else failure.to_json(), "logs": logs, "logs_withheld": withheld}
+    session.show(record.to_json() | value, draw)
+
+
+def _failure(protector: DataProtector, record: TaskRecord) -> Failure | None:
+    """Why the app failed: the result says it to who can open it, the worker's word is for everybody."""
+    from cloister.errors import CloisterError
+    from cloister.sdk.results import Failure
+
+    if protector.connection.wallet is not None and record.view.status == "COMPLETED":
+        with suppress(CloisterError):
+            return protector.tasks.result(record.view.task_id).failure()
+    if record.cause is None:
+        return None
+    cause, _, message = record.cause.partition(": ")
+    return Failure(cause, message or None)
 
 
 def _logs(protector: DataProtector, task_id: str) -> tuple[list[dict[str, Any]], str | None]:
@@ -76,13 +94,12 @@ def _draw_chain(record: TaskRecord) -> None:
     )
 
 
-def _draw_work(record: TaskRecord) -> None:
+def _draw_work(record: TaskRecord, failure: Failure | None) -> None:
     from cloister.cli.timeline import draw_failure, draw_timeline
 
     draw_timeline(record.events)
-    if record.cause:
-        cause, _, message = record.cause.partition(": ")
-        draw_failure(cause, message)
+    if failure is not None:
+        draw_failure(failure.cause, failure.message)
     if record.exit_code is not None:
         click.echo(f"exit code {record.exit_code}")
 
