@@ -274,7 +274,10 @@ WRITES = [
     ("POST", "/enclave/v1/sessions"),
     ("PUT", f"/policies/{WORD}"),
     ("POST", "/scheduler/v1/leases"),
-    *(("POST", f"/scheduler/v1/leases/{'0' * 32}/{act}") for act in ("heartbeat", "authorization", "logs", "outcome")),
+    *(
+        ("POST", f"/scheduler/v1/leases/{'0' * 32}/{act}")
+        for act in ("heartbeat", "authorization", "logs", "progress", "outcome")
+    ),
     ("POST", "/subgraphs/name/x/dataprotector-v2"),
     ("POST", "/subgraphs/name/x/poco-v5"),
     ("POST", "/v1/results/token"),

@@ -31,7 +31,9 @@ SCHEDULER = Description(
         ("POST", "/scheduler/v1/leases/{lease_id}/heartbeat"): _worker("keepLease", None, 404, 409),
         ("POST", "/scheduler/v1/leases/{lease_id}/authorization"): _worker("authorizeEnclave", None, 404, 409),
         ("POST", "/scheduler/v1/leases/{lease_id}/logs"): _worker("keepLogs", dict(_OK), 404, 409),
+        ("POST", "/scheduler/v1/leases/{lease_id}/progress"): _worker("keepProgress", dict(_OK), 404),
         ("POST", "/scheduler/v1/leases/{lease_id}/outcome"): _worker("endLease", dict(_OK), 404, 409),
+        ("GET", "/scheduler/v1/tasks/{task_id}/progress"): Operation("getTaskProgress", None, (404,)),
         ("GET", "/tasks/logs/challenge"): Operation(
             "logsChallenge",
             {200: answer(TYPED_DATA)},

@@ -8,12 +8,13 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 
 from cloister.clients.scheduler import LOG_CHARACTERS, Outcome, Stage
 from cloister.errors import UnavailableError
 from cloister.protocol.authentication import AuthenticatedRequest
-from cloister.protocol.codec import Address, Bytes32, parse_hex, to_hex
+from cloister.protocol.codec import Address, Bytes32, parse_base64, parse_hex, to_hex
+from cloister.protocol.progress import UPDATE_CAP
 from cloister.services.part import body_cap
 from cloister.services.scheduler.schemas import (
     AuthorizationAnswer,
@@ -24,6 +25,9 @@ from cloister.services.scheduler.schemas import (
     LeasesAnswer,
     LogsRequest,
     OutcomeRequest,
+    ProgressAnswer,
+    ProgressRequest,
+    ProgressTold,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ _LOGS_BODY = 12 * 4 * LOG_CHARACTERS
 """JSON may spell one character in six bytes, and two streams come."""
 
 LeasePath = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+AfterEntry = Annotated[int, Query(ge=0, lt=2**31)]
 TaskPath = Annotated[str, Path(pattern="^0x[0-9a-fA-F]{64}$")]
 
 
@@ -111,6 +116,13 @@ def _add_worker_routes(router: APIRouter, service: SchedulerService, authenticat
         service.keep_logs(lease_id, worker, told.stdout, told.stderr, exit_code=told.exit_code)
         return {"ok": True}
 
+    @router.post("/scheduler/v1/leases/{lease_id}/progress")
+    @body_cap(_SMALL)
+    def keep_progress(lease_id: LeasePath, told: ProgressRequest, worker: Address = caller) -> dict[str, bool]:
+        """Keep an update of an app's progress; only the newest are kept."""
+        service.keep_progress(lease_id, worker, told.number, parse_base64("update", told.update, cap=UPDATE_CAP))
+        return {"ok": True}
+
     @router.post("/scheduler/v1/leases/{lease_id}/outcome")
     @body_cap(_SMALL)
     def report(lease_id: LeasePath, told: OutcomeRequest, worker: Address = caller) -> dict[str, bool]:
@@ -140,6 +152,11 @@ def _add_public_routes(router: APIRouter, service: SchedulerService) -> None:
     def task(task_id: TaskPath) -> dict[str, Any]:
         """The public state of a task."""
         return service.task(task_id)
+
+    @router.get("/scheduler/v1/tasks/{task_id}/progress")
+    def progress(task_id: TaskPath, after: AfterEntry = 0) -> ProgressAnswer:
+        """The newest updates of an app's progress behind entry ``after``: sealed to the requester, or public as the result."""
+        return ProgressAnswer(progress=[ProgressTold(**entry) for entry in service.progress(task_id, after=after)])
 
     @router.get("/tasks/{task_id}/logs")
     def logs(task_id: TaskPath, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:

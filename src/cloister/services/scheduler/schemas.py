@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from cloister.clients.scheduler import LOG_CHARACTERS, REFUSAL_CAP, STAGES_CAP, WAIT_CAP, ReplicateStatus
 from cloister.errors import CloisterError
-from cloister.protocol.codec import Address, Bytes32, parse_hex
+from cloister.protocol.codec import Address, Bytes32, parse_base64, parse_hex
+from cloister.protocol.progress import UPDATE_CAP, UPDATES_CAP
 
 
 def _address(text: str) -> str:
@@ -33,6 +34,14 @@ def _hex(text: str) -> str:
     return text
 
 
+def _update(text: str) -> str:
+    try:
+        parse_base64("update", text, cap=UPDATE_CAP)
+    except CloisterError as error:
+        raise ValueError(error.message) from None
+    return text
+
+
 CALLBACK_CAP = 4096
 """Most bytes of callback data; the hub's own cap."""
 
@@ -41,6 +50,7 @@ Bytes32Text = Annotated[str, Field(max_length=66), AfterValidator(_bytes32)]
 HexText = Annotated[str, Field(max_length=2 + 2 * CALLBACK_CAP), AfterValidator(_hex)]
 LeaseId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+UpdateText = Annotated[str, Field(min_length=4, max_length=4 * (UPDATE_CAP // 3 + 1)), AfterValidator(_update)]
 ResultsText = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -91,6 +101,13 @@ class LogsRequest(_Strict):
     exit_code: ExitCode | None = None
 
 
+class ProgressRequest(_Plain):
+    """``POST /scheduler/v1/leases/{id}/progress``."""
+
+    number: int = Field(ge=1, le=UPDATES_CAP)
+    update: UpdateText
+
+
 class StageTold(_Strict):
     """One stage of an outcome."""
 
@@ -124,6 +141,21 @@ class HeartbeatAnswer(BaseModel):
 
     expires_at: int
     abort: bool
+
+
+class ProgressTold(BaseModel):
+    """One update of an app's progress: ``entry`` grows with each, ``at`` is unix seconds, ``update`` base64."""
+
+    entry: int
+    number: int
+    at: float
+    update: str
+
+
+class ProgressAnswer(BaseModel):
+    """The newest updates, oldest first."""
+
+    progress: list[ProgressTold]
 
 
 class AuthorizationAnswer(BaseModel):

@@ -12,6 +12,7 @@ from cloister.protocol.codec import Address, Bytes32
 from cloister.services.scheduler.bell import Bell
 from cloister.services.scheduler.leasing import BeatAnswer, Leasing
 from cloister.services.scheduler.logins import Logins
+from cloister.services.scheduler.progress import ProgressBoard
 from cloister.services.scheduler.views import Views
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class SchedulerService:
         self.chain_clock = chain_clock
         self.leasing = Leasing(database, settings)
         self._views = Views(database)
+        self._board = ProgressBoard(database)
         self._logins = Logins(database, key, chain_id=settings.chain_id, seconds=settings.challenge_seconds)
 
     def check_worker(self, worker: Address) -> Address:
@@ -153,6 +155,10 @@ class SchedulerService:
         """Keep an app's streams for the requester, and its exit code for everybody."""
         self.leasing.keep_logs(lease_id, self.check_worker(worker), stdout, stderr, exit_code=exit_code)
 
+    def keep_progress(self, lease_id: str, worker: Address, number: int, update: bytes) -> None:
+        """Keep an update of an app's progress."""
+        self._board.keep(lease_id, self.check_worker(worker), number, update, now=self._clock())
+
     def report(self, lease_id: str, worker: Address, outcome: Outcome, *, exit_code: int | None) -> None:
         """End a lease; a task given back is offered to whoever waits."""
         self.leasing.report(lease_id, self.check_worker(worker), outcome, exit_code=exit_code, now=self._clock())
@@ -161,6 +167,10 @@ class SchedulerService:
     def task(self, task_id: str) -> dict[str, Any]:
         """The public state of a task."""
         return self._views.task(Bytes32(task_id))
+
+    def progress(self, task_id: str, *, after: int) -> list[dict[str, Any]]:
+        """Updates of an app's progress, for everybody: they are sealed to their requester, or as public as the result."""
+        return self._board.show(Bytes32(task_id), after=after)
 
     def build_challenge(self, chain_id: str | None, address: str | None) -> dict[str, object]:
         """A login challenge for reading logs."""

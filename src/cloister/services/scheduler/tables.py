@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -122,6 +123,18 @@ logs = Table(
     Column("worker", String(42), nullable=False),
     Column("stdout", Text, nullable=False),
     Column("stderr", Text, nullable=False),
+)
+
+progress = Table(
+    "scheduler_progress",
+    metadata,
+    Column("entry", Integer, primary_key=True, autoincrement=True),
+    Column("lease_id", String(32), ForeignKey("scheduler_leases.lease_id"), nullable=False, index=True),
+    Column("task_id", String(66), nullable=False),
+    Column("number", Integer, nullable=False),  # the enclave's own; a new enclave of the lease begins again at 1
+    Column("at", Float, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("scheduler_progress_task", "task_id", "entry"),
 )
 
 challenges = Table(
