@@ -11,7 +11,6 @@ the same named cause.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -21,145 +20,51 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from cloister.attestation.assurance import SIMULATED_WARNING
-from cloister.attestation.receipt import VerifiedReceipt
-from cloister.errors import InputError, NotFound, quoted
+from cloister.errors import InputError
 from cloister.generator.bundle import BuiltBundle
 from cloister.generator.rehearsal_broker import Broker, ThrowawayPlatform
 from cloister.generator.rehearsal_bundle import load_bundle
-from cloister.generator.rehearsal_data import find_path, input_location, read_pieces, seal_mock_data
+from cloister.generator.rehearsal_data import read_pieces
 from cloister.generator.rehearsal_host import RehearsalHost
+from cloister.generator.rehearsal_outcome import Rehearsal, find_warnings
+from cloister.generator.rehearsal_request import Props, Request, build_props
 from cloister.generator.rehearsal_settings import (
-    Expectation,
     MockRun,
-    check_secret,
     load_mock_run,
-    parse_secrets,
 )
-from cloister.protocol.bundles import Manifest
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
-from cloister.protocol.params import RequestParams, build_params
+from cloister.protocol.params import build_params
 from cloister.protocol.policies import AccessPolicy
 from cloister.protocol.progress import ProgressMessage
 from cloister.protocol.releases import (
-    BULK_CAP,
-    RefusedDataset,
     Release,
     ReleasedApp,
-    ReleasedDataset,
     ResultFormat,
     build_release,
 )
 from cloister.protocol.signatures import PrivateKey
-from cloister.sealing.envelope import HpkePrivateKey
 from cloister.sealing.results import open_result
 from cloister.worker.relay import EnclaveFailed, RelayOutcome, RelayTask, run_relay
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec, Platform
 
+__all__ = ["Listener", "Rehearsal", "Request", "Stage", "rehearse"]
+
 CHAIN_ID = 421614
 _HUB, _WORKER, _REQUESTER, _APP, _CALLBACK = (Address("0x" + f"{number:02x}" * 20) for number in range(0xA1, 0xA6))
 _DEAL = Bytes32("0x" + "77" * 32)
 _APP_LOCATION = "/rehearsal/app"
-_BULK_CID = "bafyrehearsal234567"
 _SPARE_SECONDS = 120
 """Beyond the iApp's own seconds, until the deadline of the made-up task."""
 _OWN = ("receipt.cose", "stdout.txt", "stderr.txt", "usage.json")
 """What the enclave adds to a result."""
-_LEFT_CAP = 200
 Listener = Callable[[str, ProgressMessage | None], None]
 """Told each step by its word; and with the word ``PROGRESS`` what the iApp said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """How a rehearsal ended. ``cause`` is None when the iApp did its work; else ``message`` says what went wrong.
-
-    ``files`` are the result's, by name, without what the enclave adds. ``exit_code`` is None when the iApp never ran.
-    ``seconds`` and ``peak_memory_bytes`` are what it took. ``progress`` is what it told of: a fraction (None: unknown)
-    and a message. ``callback`` is the data for a callback contract. ``receipt`` is proven; None when there was no result.
-    ``warnings``: what production might not like. ``unmet``: what ``mock/run.toml`` expected and did not come. ``timings``:
-    seconds of each part of the rehearsal. ``result`` is the opened archive.
-    """
-
-    cause: str | None
-    message: str
-    manifest: Manifest
-    exit_code: int | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    stdout: str = field(default="", repr=False)
-    stderr: str = field(default="", repr=False)
-    seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    progress: tuple[tuple[float | None, str], ...] = ()
-    callback: bytes = b""
-    receipt: VerifiedReceipt | None = field(default=None, repr=False)
-    warnings: tuple[str, ...] = ()
-    expected: Expectation | None = None
-    timings: Mapping[str, float] = field(default_factory=dict)
-    result: bytes = field(default=b"", repr=False)
-
-    notice = SIMULATED_WARNING
-    """What must stand beside anything that is shown of a rehearsal."""
-
-    @property
-    def unmet(self) -> tuple[str, ...]:
-        """What was expected and did not come; without an expectation, success is."""
-        return (self.expected or Expectation()).unmet(self.cause, self.files)
-
-    def read(self, name: str) -> bytes:
-        """One file of the result. Raises NotFound, which names what there is."""
-        if name not in self.files:
-            there = ", ".join(self.files) or "nothing"
-            hint = f"there is: {there}" if self.cause is None else f"{self.cause}: {self.message}"
-            raise NotFound(f"the result holds no {quoted(name)}", hint=hint)
-        return self.files[name]
-
-    def json(self, name: str) -> Any:
-        """One file of the result, parsed. Raises NotFound, InputError."""
-        try:
-            return json.loads(self.read(name))
-        except ValueError as error:
-            raise InputError(f"{quoted(name)} is not JSON") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What one rehearsal is asked to do. None: as ``mock/run.toml`` says."""
-
-    args: str | None = None
-    data: object = None
-    bulk: Iterable[object] | None = None
-    input_files: Iterable[str | Path] | None = None
-    secrets: Mapping[int, str] | None = field(default=None, repr=False)
-    app_secret: str | None = field(default=None, repr=False)
-    purpose: str | None = None
-    connect: Mapping[str, str] | None = None
-    callback: bool | None = None
-    max_result_bytes: int | None = None
-
-    def over(self, mock: MockRun) -> Request:
-        """This request where it says something, the settings' where it does not."""
-        data, bulk = self.data, self.bulk
-        if data is None and bulk is None:
-            data, bulk = mock.data, mock.bulk
-        return Request(
-            args=mock.args if self.args is None else self.args,
-            data=data,
-            bulk=bulk,
-            input_files=mock.input_files if self.input_files is None else self.input_files,
-            secrets=mock.secrets if self.secrets is None else parse_secrets(self.secrets),
-            app_secret=mock.app_secret if self.app_secret is None else check_secret("app secret", self.app_secret),
-            purpose=mock.purpose if self.purpose is None else self.purpose,
-            connect=mock.connect if self.connect is None else self.connect,
-            callback=mock.callback if self.callback is None else self.callback,
-            max_result_bytes=mock.max_result_bytes if self.max_result_bytes is None else self.max_result_bytes,
-        )
 
 
 def _unheard(step: str, message: ProgressMessage | None) -> None:
@@ -179,6 +84,7 @@ def rehearse(
     connect: Mapping[str, str] | None = None,
     callback: bool | None = None,
     max_result_bytes: int | None = None,
+    category: int = 0,
     defaults: bool = True,
     stage: Stage | None = None,
     listener: Listener = _unheard,
@@ -188,7 +94,8 @@ def rehearse(
 
     ``data``: a path in ``mock/`` or from here, or any object that can be protected; ``bulk`` several, where None is one
     that its owner refuses. ``input_files``: paths or public URLs. ``purpose``: what the data is granted for and the
-    request says it is for. ``max_result_bytes``: the data owner's limit. ``listener`` is told the steps. A ``stage``
+    request says it is for. ``max_result_bytes``: the data owner's limit. ``category`` is the one that it would run in.
+    ``listener`` is told the steps. A ``stage``
     serves many rehearsals and makes them quicker.
 
     A failure of the iApp or of the platform is no exception here: ``cause`` names it.
@@ -197,7 +104,9 @@ def rehearse(
         NotFound, InputError, TooLarge: the folder is no iApp, cannot be bundled, or a setting or mock cannot be used.
         ConfigurationError: this machine cannot start enclaves.
     """
-    request = Request(args, data, bulk, input_files, secrets, app_secret, purpose, connect, callback, max_result_bytes)
+    request = Request(
+        args, data, bulk, input_files, secrets, app_secret, purpose, connect, callback, max_result_bytes, category
+    )
     if stage is not None:
         return stage.rehearse(Path(folder), request, defaults=defaults, listener=listener)
     with Stage() as own:
@@ -246,9 +155,17 @@ class Stage:
         return self._runtime.launch(EnclaveSpec(Platform("simulated", self._platform.material)))
 
     def rehearse(
-        self, folder: Path, request: Request, *, defaults: bool = True, listener: Listener = _unheard
+        self,
+        folder: Path,
+        request: Request,
+        *,
+        defaults: bool = True,
+        keep: Path | None = None,
+        listener: Listener = _unheard,
     ) -> Rehearsal:
-        """One rehearsal; see ``rehearse``."""
+        """One rehearsal; see ``rehearse``. In ``keep``, an empty folder, all that travelled is left: sealed data, sealed
+        result.
+        """
         clock = _Clock()
         self._start()
         folder = folder.resolve()
@@ -258,9 +175,9 @@ class Stage:
         bundle, _ = load_bundle(folder)
         clock.lap("bundle")
         with ExitStack() as stack:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloister-rehearsal-")))
+            work = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloister-rehearsal-")))
             listener("MOCK_DATA", None)
-            props = _build_props(request, mock.folder, work, bundle)
+            props = build_props(request, mock.folder, work)
             clock.lap("mock data")
             starting, self._starting = self._starting, None
             assert starting is not None  # noqa: S101  # started above
@@ -271,7 +188,14 @@ class Stage:
                 self._start()
             performance = _Performance(self._require_platform(), props, bundle, request, work / "result", listener)
             done = performance.run(process, clock)
-        return replace(done, expected=mock.expect, timings=clock.laps)
+        return replace(
+            done,
+            expected=mock.expect if defaults else None,
+            timings=clock.laps,
+            warnings=find_warnings(done, request.category),
+            digest=bundle.digest,
+            bundle_bytes=bundle.size,
+        )
 
     def _require_platform(self) -> ThrowawayPlatform:
         assert self._platform is not None  # noqa: S101  # an enclave was launched on it
@@ -323,75 +247,13 @@ class _Starting:
             self._process.kill()
 
 
-@dataclass(frozen=True, slots=True)
-class _Props:
-    """What a request became: sealed data, files under locations, and the words of the order."""
-
-    content: Mapping[str, Path]
-    dataset: ReleasedDataset | None
-    bulk: tuple[ReleasedDataset | RefusedDataset, ...] | None
-    params: RequestParams
-    key: HpkePrivateKey = field(repr=False)
-
-
-def _build_props(request: Request, mock: Path, work: Path, bundle: BuiltBundle) -> _Props:
-    content: dict[str, Path] = {_APP_LOCATION: bundle.path}
-    dataset, bulk = None, None
-    if request.data is not None and request.bulk is not None:
-        raise InputError("data and bulk are both given", hint="a task has one protected data or a bulk of them")
-    if request.data is not None:
-        dataset, sealed = seal_mock_data(_found(request.data, mock), "data", work)
-        content[dataset.multiaddr] = sealed
-    if request.bulk is not None:
-        bulk = tuple(_item(number, item, mock, work, content) for number, item in enumerate(request.bulk, 1))
-        if not 0 < len(bulk) <= BULK_CAP:
-            raise InputError(f"a bulk of {len(bulk)} protected data", hint=f"one task takes 1 to {BULK_CAP}")
-    urls = []
-    for number, given in enumerate(request.input_files or (), 1):
-        if str(given).startswith(("https://", "http://")):
-            urls.append(str(given))
-            continue
-        path = given if isinstance(given, Path) else find_path(given, mock)
-        if not path.is_file():
-            raise InputError(f"the input file {quoted(str(given))} is not a file")
-        urls.append(input_location(number, path))
-        content[urls[-1]] = path
-    key = HpkePrivateKey.generate(os.urandom)
-    params = RequestParams(
-        iexec_args=request.args,
-        iexec_input_files=tuple(urls),
-        iexec_secrets={number: f"secret-{number}" for number in request.secrets or {}},
-        iexec_result_encryption=True,
-        bulk_cid=None if bulk is None else _BULK_CID,
-        cloister_result_key=hashlib.sha256(key.public.raw).hexdigest(),
-        cloister_purpose=request.purpose,
-    )
-    return _Props(content, dataset, bulk, params, key)
-
-
-def _found(value: object, mock: Path) -> object:
-    return find_path(value, mock) if isinstance(value, str) else value
-
-
-def _item(
-    number: int, value: object, mock: Path, work: Path, content: dict[str, Path]
-) -> ReleasedDataset | RefusedDataset:
-    name = f"data-{number}"
-    if value is None or value == "":
-        address = "0x" + hashlib.sha256(f"cloister rehearsal {name}".encode()).digest()[:20].hex()
-        return RefusedDataset(Address(address), "dataset-refused", "the owner refuses, as the rehearsal was told")
-    released, sealed = seal_mock_data(_found(value, mock), name, work)
-    content[released.multiaddr] = sealed
-    return released
-
-
 class _Performance:
     """One task, from release to opened result."""
 
     def __init__(
         self,
         platform: ThrowawayPlatform,
-        props: _Props,
+        props: Props,
         bundle: BuiltBundle,
         request: Request,
         result: Path,
@@ -407,7 +269,7 @@ class _Performance:
         build_release(self._release)  # too large is the caller's to hear, before anything starts
         broker = Broker(platform, sms, self._release, access, request.purpose)
         self._broker = broker
-        self._host = RehearsalHost(broker, props.key, props.content, result, listener)
+        self._host = RehearsalHost(broker, props.key, {**props.content, _APP_LOCATION: bundle.path}, result, listener)
         self._task = RelayTask(
             task_id=self._release.task_id,
             worker=_WORKER,
@@ -461,7 +323,7 @@ class _Performance:
         return tuple((said.fraction, said.message) for said in self._host.progress_heard)
 
 
-def _build_release(props: _Props, bundle: BuiltBundle, request: Request) -> Release:
+def _build_release(props: Props, bundle: BuiltBundle, request: Request) -> Release:
     return Release(
         task_id=Bytes32.from_raw(os.urandom(32)),
         deal_id=_DEAL,

@@ -24,6 +24,8 @@ MOCK_FOLDER = "mock"
 RUN_NAME = "run.toml"
 SECRET_CAP = 4096
 """Longest secret that an SMS takes, bytes."""
+CATEGORY_SECONDS = (300, 1_200, 3_600, 10_800, 36_000)
+"""How long a run may take in categories 0 to 4, as they are on the networks (reference 5.5)."""
 _CAP = 256 << 10
 _TEXTS = ("args", "data", "app_secret", "purpose")
 _KNOWN = (*_TEXTS, "bulk", "input_files", "callback", "max_result_bytes", "secrets", "connect", "expect")
