@@ -6,6 +6,8 @@ import base64
 import hashlib
 import io
 import os
+import platform
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -60,8 +62,7 @@ def test_it_unpacks_and_names_itself(tmp_path: Path) -> None:
     bundle = unpack(built.path.read_bytes(), tmp_path / "out")
     assert bundle.manifest == built.manifest == load_manifest(built.path)
     assert (bundle.source / "main.py").read_text() == HELLO
-    compiled = next((bundle.source / "__pycache__").iterdir()).read_bytes()
-    assert compiled[4:8] == b"\x01\0\0\0", "a hash that is not checked, so no time is"
+    assert [path.name for path in bundle.source.iterdir()] == ["main.py"], "the author's code is not compiled"
 
 
 def unpack(data: bytes, staging: Path, *, chunk: int = 100, expected: bytes | None = None, **caps: int) -> Bundle:
@@ -222,13 +223,15 @@ def test_source_that_cannot_be_bundled(tmp_path: Path, name: str) -> None:
 def test_bundle_over_the_cap(tmp_path: Path) -> None:
     folder = write_iapp(tmp_path / "a", HELLO)
     (folder / "weights.bin").write_bytes(bytes(100_000))
-    with pytest.raises(TooLarge, match="at most 50000"):
+    with pytest.raises(TooLarge, match=r"at most 50000: the largest are src/weights.bin \(97.7 KiB\), src/main.py"):
         build_bundle(folder, tmp_path / "out.bundle", max_bytes=50_000)
     assert list(tmp_path.glob("*.bundle")) == []
 
 
-def wheel(folder: Path) -> tuple[Path, str]:
-    """A wheel with a test suite, a script and no dependencies. Returns it and its SHA-256."""
+def wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make pip find nothing but a wheel with a script and no dependencies. Returns its SHA-256."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     path = folder / "tinylib-1.0-py3-none-any.whl"
     record = []
     with zipfile.ZipFile(path, "w") as file:
@@ -242,13 +245,13 @@ def wheel(folder: Path) -> tuple[Path, str]:
             digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
             record.append(f"{name},sha256={digest},{len(text)}")
         file.writestr("tinylib-1.0.dist-info/RECORD", "\n".join([*record, "tinylib-1.0.dist-info/RECORD,,", ""]))
-    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_locked_dependencies_are_inside(tmp_path: Path) -> None:
+def test_locked_dependencies_are_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_iapp(tmp_path / "a", "")
-    path, digest = wheel(tmp_path)
-    (folder / "requirements.txt").write_text(f"tinylib @ file://{path} --hash=sha256:{digest}\n")
+    digest = wheel(tmp_path, monkeypatch)
+    (folder / "requirements.txt").write_text(f"tinylib==1.0 --hash=sha256:{digest}\n")
     one = build_bundle(folder, tmp_path / "one.bundle")
     two = build_bundle(folder, tmp_path / "two.bundle")
     assert one.digest == two.digest
@@ -256,23 +259,27 @@ def test_locked_dependencies_are_inside(tmp_path: Path) -> None:
     names = {path.relative_to(bundle.library).as_posix() for path in bundle.library.rglob("*") if path.is_file()}
     assert {"tinylib/__init__.py", "tinylib-1.0.dist-info/METADATA"} <= names
     assert not any(name.startswith("bin/") or name.endswith("RECORD") for name in names)
+    compiled = next((bundle.library / "tinylib" / "__pycache__").iterdir()).read_bytes()
+    assert compiled[4:8] == b"\x01\0\0\0", "a hash that is not checked, so no time is"
+    assert (bundle.library / ".compiled-by").read_text() == f"cpython {platform.python_version()}\n"
+    assert bundle.manifest.runtime == f"python3.{sys.version_info[1]}", "libraries are for one version"
 
 
 def test_the_enclave_imports_what_is_in_the_bundle(
-    tmp_path: Path, runtime: BubblewrapRuntime, world: Callable[..., World]
+    tmp_path: Path, runtime: BubblewrapRuntime, world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "iapp").mkdir()
-    path, digest = wheel(tmp_path)
-    (tmp_path / "iapp" / "requirements.txt").write_text(f"tinylib @ file://{path} --hash=sha256:{digest}\n")
+    digest = wheel(tmp_path, monkeypatch)
+    (tmp_path / "iapp" / "requirements.txt").write_text(f"tinylib==1.0 --hash=sha256:{digest}\n")
     task = world(HELLO.replace('"hello"', "__import__('tinylib').__file__ + str(__import__('tinylib').VALUE)"))
     assert task.run(runtime).cause is None
     assert task.files()["result.txt"] == b"/opt/iapp/lib/tinylib/__init__.py42"
 
 
-def test_excluded_dependency_files_are_left_out(tmp_path: Path) -> None:
+def test_excluded_dependency_files_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_iapp(tmp_path / "a", "")
-    path, digest = wheel(tmp_path)
-    (folder / "requirements.txt").write_text(f"tinylib @ file://{path} --hash=sha256:{digest}\n")
+    digest = wheel(tmp_path, monkeypatch)
+    (folder / "requirements.txt").write_text(f"tinylib==1.0 --hash=sha256:{digest}\n")
     (folder / "iapp.toml").write_text('exclude = ["*/METADATA"]\n' + (folder / "iapp.toml").read_text())
     with tarfile.open(build_bundle(folder, tmp_path / "one.bundle").path) as built:
         names = built.getnames()
@@ -280,9 +287,9 @@ def test_excluded_dependency_files_are_left_out(tmp_path: Path) -> None:
     assert "lib/tinylib-1.0.dist-info/METADATA" not in names
 
 
-def test_dependency_with_another_hash(tmp_path: Path) -> None:
+def test_dependency_with_another_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_iapp(tmp_path / "a", "")
-    path, _ = wheel(tmp_path)
-    (folder / "requirements.txt").write_text(f"tinylib @ file://{path} --hash=sha256:{'0' * 64}\n")
+    wheel(tmp_path, monkeypatch)
+    (folder / "requirements.txt").write_text(f"tinylib==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(UnavailableError, match="does not match its hash"):
         build_bundle(folder, tmp_path / "one.bundle")

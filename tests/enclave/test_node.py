@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.enclave.world import TestPlatform, World, build_world
+from tests.support.node_lock import write_node_lock
 
 from cloister.datasets.packing import pack
 from cloister.enclave.bundle import unpack_bundle
@@ -81,6 +82,7 @@ def copy_packages(names: tuple[str, ...], folder: Path) -> None:
             shutil.copytree(MODULES / name, folder / "node_modules" / name, symlinks=True)
             waiting += json.loads((MODULES / name / "package.json").read_text()).get("dependencies", {})
     (folder / "package.json").write_text(json.dumps({"type": "module", "dependencies": dict.fromkeys(names, "*")}))
+    write_node_lock(folder)
 
 
 @needs_node
@@ -246,14 +248,14 @@ def test_bundle_of_node_modules_is_the_same_each_time(tmp_path: Path) -> None:
         for name in names if attempt else reversed(names):
             package = folder / "node_modules" / name
             package.mkdir(parents=True)
-            (package / "package.json").write_text("{}")
+            (package / "package.json").write_text('{"version": "1.0.0"}')
             (package / "index.js").write_text(f"// {name}")
             (package / "index.js.map").write_text(str(attempt))
             (package / "types.d.ts").write_text(str(attempt))
         (folder / "node_modules" / ".bin").mkdir()
         (folder / "node_modules" / ".bin" / "a").symlink_to("../a/index.js")
         (folder / "node_modules" / ".package-lock.json").write_text(str(attempt))
-        (folder / "package-lock.json").write_text(str(attempt))
+        write_node_lock(folder)
         digests.add(build_bundle(folder, tmp_path / f"{attempt}.bundle").digest)
     assert len(digests) == 1
     built = tmp_path / "0.bundle"
@@ -272,6 +274,7 @@ def test_bundle_of_node_modules_is_the_same_each_time(tmp_path: Path) -> None:
 def test_what_may_not_be_in_a_node_bundle(tmp_path: Path) -> None:
     folder = write_app(tmp_path / "app", "1;")
     (folder / "package.json").write_text('{"dependencies": {"left-pad": "*"}}')
+    write_node_lock(folder, {"node_modules/left-pad": "1.0.0"})
     with pytest.raises(NotFound, match="package left-pad is not installed") as missing:
         build_bundle(folder, tmp_path / "a.bundle")
     assert missing.value.hint is not None
@@ -282,8 +285,10 @@ def test_what_may_not_be_in_a_node_bundle(tmp_path: Path) -> None:
     (folder / "package.json").write_text("{")
     with pytest.raises(InputError, match="is no json"):
         build_bundle(folder, tmp_path / "a.bundle")
-    (folder / "package.json").unlink()
-    (folder / "node_modules").mkdir()
-    (folder / "node_modules" / "linked").symlink_to("/etc")
+    (folder / "package.json").write_text('{"dependencies": {"a": "*"}}')
+    (folder / "node_modules" / "a").mkdir(parents=True)
+    (folder / "node_modules" / "a" / "package.json").write_text('{"version": "1.0.0"}')
+    (folder / "node_modules" / "a" / "linked").symlink_to("/etc")
+    write_node_lock(folder)
     with pytest.raises(InputError, match="is a symbolic link"):
         build_bundle(folder, tmp_path / "a.bundle")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.interop.flows import PACKAGES
+from tests.support.node_lock import write_node_lock
 
 from cloister.generator.bundle import build_bundle
 
@@ -17,6 +18,7 @@ def build_app(source: Path, folder: Path) -> bytes:
         source = Path(shutil.copytree(source, folder / source.name))
         wanted = list(json.loads((source / "package.json").read_text())["dependencies"])
         _copy_packages(wanted, source / "node_modules")
+        write_node_lock(source)
     return build_bundle(source, folder / f"{source.name}.bundle").path.read_bytes()
 
 
