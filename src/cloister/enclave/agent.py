@@ -1,4 +1,4 @@
-"""The program inside the enclave: ``python -m cloister.enclave.agent CHANNEL_FD``.
+"""The program inside the enclave: ``python -m cloister.enclave.agent CHANNEL``, an inherited descriptor or the path of a socket.
 
 It does one task and ends. In order: harden itself; say what it is and take the platform; take the task; have the hardware
 measure the app;
@@ -28,7 +28,7 @@ from cloister.enclave.environment import INPUT_DIRECTORY, build_command, build_e
 from cloister.enclave.filesystem import Mount
 from cloister.enclave.hardening import harden
 from cloister.enclave.host import CHANNEL_VERSION, CHUNK, HostChannel
-from cloister.enclave.inputs import fetch_bundle, fetch_dataset, fetch_input_file
+from cloister.enclave.inputs import fetch_bundle, fetch_dataset, fetch_input_file, load_input_key
 from cloister.enclave.measurement import FILES, measure_agent, package_root
 from cloister.enclave.outputs import (
     RECEIPT_NAME,
@@ -59,13 +59,22 @@ _MIB = 1 << 20
 
 
 def main(arguments: list[str]) -> int:
-    """Run the agent on an inherited descriptor. Returns the exit code."""
+    """Run the agent on its channel. Returns the exit code."""
     harden()
-    host = HostChannel(socket.socket(fileno=int(arguments[0])))
+    host = HostChannel(_open_channel(arguments[0]))
     try:
         return _serve(host, Path("/tmp"))  # noqa: S108  # the enclave's own memory, private to it
     except UnavailableError:
         return 2
+
+
+def _open_channel(place: str) -> socket.socket:
+    """The inherited descriptor, or a connection to the socket that the host shows at a path."""
+    if not place.startswith("/"):
+        return socket.socket(fileno=int(place))
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(place)
+    return connection
 
 
 def _serve(host: HostChannel, work: Path) -> int:
@@ -118,6 +127,7 @@ class _Inputs:
     def __init__(self, host: HostChannel, release: Release, params: RequestParams, directory: Path) -> None:
         self._host = host
         self._release = release
+        self._params = params
         self._urls = tuple(dict.fromkeys(params.iexec_input_files))  # the same URL twice is one file
         self.directory = directory
         self.digests: dict[str, InputDigest] = {}
@@ -128,7 +138,8 @@ class _Inputs:
         """Fetch, check and open all inputs.
 
         Raises:
-            AppError: the requester named an input file that is not to be had. TaskError: another failure.
+            AppError: the requester named an input file that is not to be had, or does not open. TaskError: another
+                failure.
         """
         self.directory.mkdir(mode=0o755)
         dataset, items = self._release.dataset, self._release.bulk
@@ -139,9 +150,18 @@ class _Inputs:
             self.bulk = fetch_slice(self._host, items, self.directory, seconds_left=self._seconds_left)
             for outcome in self.bulk:
                 self._add(outcome.digest)
-        for position, url in enumerate(self._urls):
-            ahead = self._urls[position + 1 : position + WIDTH]
-            self._add(fetch_input_file(self._host, url, self.directory, ahead=ahead))
+        self._fetch_files()
+
+    def _fetch_files(self) -> None:
+        key = load_input_key(self._release, self._params)
+        try:
+            for position, url in enumerate(self._urls):
+                number = self._params.iexec_input_files.index(url) + 1
+                ahead = self._urls[position + 1 : position + WIDTH]
+                self._add(fetch_input_file(self._host, url, self.directory, number=number, key=key, ahead=ahead))
+        finally:
+            if key is not None:
+                key.wipe()
 
     def _add(self, digest: InputDigest | None) -> None:
         if digest is not None:

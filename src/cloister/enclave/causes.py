@@ -11,7 +11,7 @@ from cloister.errors import CloisterError
 
 class Cause(StrEnum):
     """``APP_*`` are the iApp's fault, or its requester's, and become its result; so do the first of ``POST_COMPUTE_*``,
-    and an input file that nobody can fetch. The others end the task's lease, or an item of a bulk slice.
+    and an input file that nobody can fetch or open. The others end the task's lease, or an item of a bulk slice.
     """
 
     APP_COMPUTE_FAILED = "APP_COMPUTE_FAILED"
@@ -42,6 +42,7 @@ class Cause(StrEnum):
     PRE_COMPUTE_DATASET_DECRYPTION_FAILED = "PRE_COMPUTE_DATASET_DECRYPTION_FAILED"
     PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED = "PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED"
     PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED = "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
+    PRE_COMPUTE_INPUT_FILE_DECRYPTION_FAILED = "PRE_COMPUTE_INPUT_FILE_DECRYPTION_FAILED"
     PRE_COMPUTE_FAILED_UNKNOWN_ISSUE = "PRE_COMPUTE_FAILED_UNKNOWN_ISSUE"
     TEE_SESSION_GENERATION_FAILED = "TEE_SESSION_GENERATION_FAILED"
     TEE_SESSION_REFUSED = "TEE_SESSION_REFUSED"

@@ -52,7 +52,7 @@ def build_environment(release: Release, params: RequestParams, interpreter: Inte
     }
     for number, url in enumerate(params.iexec_input_files, start=1):
         environment[f"IEXEC_INPUT_FILE_NAME_{number}"] = input_file_name(url)
-    return environment | _slice(release) | _secrets(release)
+    return environment | _slice(release) | _secrets(release, params)
 
 
 def _slice(release: Release) -> dict[str, str]:
@@ -65,8 +65,11 @@ def _slice(release: Release) -> dict[str, str]:
     return {"IEXEC_BULK_SLICE_SIZE": str(len(release.bulk)), **names}
 
 
-def _secrets(release: Release) -> dict[str, str]:
-    secrets = {f"IEXEC_REQUESTER_SECRET_{number}": text for number, text in release.requester_secrets.items()}
+def _secrets(release: Release, params: RequestParams) -> dict[str, str]:
+    # The key of private input files is the agent's alone: the iApp gets the opened files.
+    kept = None if params.cloister_input_key is None else str(params.cloister_input_key)
+    given = {number: text for number, text in release.requester_secrets.items() if number != kept}
+    secrets = {f"IEXEC_REQUESTER_SECRET_{number}": text for number, text in given.items()}
     if release.app_secret is not None:
         secrets["IEXEC_APP_DEVELOPER_SECRET"] = secrets["IEXEC_APP_DEVELOPER_SECRET_1"] = release.app_secret
     # A variable ends at a null byte; the rest of such a secret would be lost without a word.

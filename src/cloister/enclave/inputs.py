@@ -13,9 +13,11 @@ from cloister.enclave.environment import input_file_name
 from cloister.enclave.host import Fetched, HostChannel, HostRefused
 from cloister.errors import CloisterError, InputError, RemoteError, UnavailableError, VerificationError
 from cloister.protocol.codec import Bytes32
-from cloister.protocol.releases import ReleasedDataset
+from cloister.protocol.params import RequestParams
+from cloister.protocol.releases import Release, ReleasedDataset
 from cloister.sealing.checksum import verify_checksum
 from cloister.sealing.keys import ContentFormat, ContentKey, open_content, parse_content_key
+from cloister.sealing.private_files import open_private_file, parse_private_key
 
 MAX_DATASET = 64 << 30
 MAX_INPUT_FILE = 1 << 30
@@ -122,20 +124,54 @@ def parse_key(dataset: ReleasedDataset) -> ContentKey:
         ) from error
 
 
-def fetch_input_file(
-    host: HostChannel, url: str, directory: Path, *, seconds: float = _INPUT_SECONDS, ahead: tuple[str, ...] = ()
-) -> InputDigest:
-    """Fetch a public input file into ``directory``. Nothing proves its content; the receipt holds its hash.
+def load_input_key(release: Release, params: RequestParams) -> ContentKey | None:
+    """The key that opens the request's input files; None when they are public.
 
     Raises:
-        AppError: there is no such file for anyone: the requester named one that is missing, too large or not public.
-        TaskError: it did not come this time.
+        AppError: the request names one that it did not give, or that is none. The message repeats nothing of it.
+    """
+    number = params.cloister_input_key
+    if number is None:
+        return None
+    cause = Cause.PRE_COMPUTE_INPUT_FILE_DECRYPTION_FAILED
+    text = release.requester_secrets.get(str(number))
+    if text is None:
+        raise AppError(cause, f"secret {number}, the key of the private input files, was not given")
+    try:
+        return parse_private_key(text)
+    except InputError as error:
+        raise AppError(cause, f"secret {number} is no key for private input files") from error
+
+
+def fetch_input_file(
+    host: HostChannel,
+    url: str,
+    directory: Path,
+    *,
+    number: int = 1,
+    key: ContentKey | None = None,
+    seconds: float = _INPUT_SECONDS,
+    ahead: tuple[str, ...] = (),
+) -> InputDigest:
+    """Fetch input file ``number`` (from 1) of the request into ``directory``. With a ``key`` it is private: opened as it
+    comes, proved segment by segment. Nothing proves the content of a public one. The receipt holds the hash of the file as
+    the iApp finds it.
+
+    Raises:
+        AppError: there is no such file for anyone: the requester named one that is missing, too large or not public; or a
+            private one does not open. TaskError: it did not come this time.
     """
     name = input_file_name(url)
     fetched = host.fetch(url, purpose="input", max_bytes=MAX_INPUT_FILE, seconds=seconds, ahead=ahead)
+    content = fetched if key is None else open_private_file(key, number, fetched)
     cause = Cause.PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED
     try:
-        return InputDigest(name, _write(directory / name, fetched))
+        return InputDigest(name, _write(directory / name, content))
+    except VerificationError as error:
+        (directory / name).unlink()
+        fetched.drain()
+        message = f"input file {number} does not open with the request's key"
+        raise AppError(Cause.PRE_COMPUTE_INPUT_FILE_DECRYPTION_FAILED, message) from error
     except HostRefused as error:
         if error.code in INPUT_FILE_REFUSALS:
             raise AppError(cause, error.message) from error

@@ -16,6 +16,8 @@ from cloister.protocol.codec import check_uint, parse_json
 from cloister.protocol.orders import PARAMS_CAP
 
 INPUT_FILES_CAP: Final = 100
+INPUT_FILE_CAP: Final = 256 << 20
+"""Largest input file that a worker fetches, in bytes."""
 SECRETS_CAP: Final = 64
 STORAGE_PROVIDERS: Final = ("ipfs", "dropbox")
 
@@ -45,7 +47,8 @@ class RequestParams:
 
     ``iexec_secrets`` maps positive numbers to names of requester secrets. ``cloister_result_key`` is the hex
     SHA-256 of the native public key that must seal the result; ``cloister_purpose`` is what the requester says the run
-    is for. ``unknown`` holds the names of keys that were skipped in a lenient reading.
+    is for; ``cloister_input_key`` is the number of the requester secret that opens the input files, all of which are
+    then sealed (``sealing.private_files``). ``unknown`` holds the names of keys that were skipped in a lenient reading.
     """
 
     iexec_args: str | None = None
@@ -57,6 +60,7 @@ class RequestParams:
     bulk_cid: str | None = None
     cloister_result_key: str | None = None
     cloister_purpose: str | None = None
+    cloister_input_key: int | None = None
     unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -81,6 +85,8 @@ class RequestParams:
             raise InputError(f"cloister_result_key: {quoted(self.cloister_result_key)} is not 64 lower-case hex digits")
         if self.cloister_purpose is not None:
             check_purpose(self.cloister_purpose)
+        if self.cloister_input_key is not None:
+            _check_input_key(self.cloister_input_key, self.iexec_secrets)
 
     @classmethod
     def parse(cls, text: str, *, allow_unknown: bool = False) -> RequestParams:
@@ -112,6 +118,8 @@ class RequestParams:
             members["cloister_result_key"] = self.cloister_result_key
         if self.cloister_purpose is not None:
             members["cloister_purpose"] = self.cloister_purpose
+        if self.cloister_input_key is not None:
+            members["cloister_input_key"] = self.cloister_input_key
         return members
 
 
@@ -138,6 +146,11 @@ def _check_secrets(value: Mapping[int, str]) -> dict[int, str]:
         if not _matches(_SECRET_NAME, name):
             raise InputError(f"iexec_secrets: {quoted(name)} is not a secret's name")
     return dict(value)
+
+
+def _check_input_key(number: object, secrets: Mapping[int, str]) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number not in secrets:
+        raise InputError(f"cloister_input_key: {quoted(number)} is not the number of a secret in iexec_secrets")
 
 
 def _parse_secrets(value: object) -> dict[int, str]:
@@ -168,6 +181,7 @@ _PLAIN_KEYS: Final = frozenset(
         "bulk_cid",
         "cloister_result_key",
         "cloister_purpose",
+        "cloister_input_key",
     }
 )
 
