@@ -88,6 +88,11 @@ def add_stages(session: Session, lease: Row[Any], outcome: Outcome, now: float, 
         known.add(status)
         at = min(max(at, told_at), latest)
         add_line(session, lease.task_id, lease.lease_id, status, at)
+    if ended and outcome.cause is not None:
+        # The chain showed the end before the worker told why its app failed.
+        own = (history.c.lease_id == lease.lease_id) & (history.c.status == str(outcome.status))
+        cause = outcome.cause[:_CAUSE_CHARACTERS]
+        session.execute(update(history).where(own & history.c.cause.is_(None)).values(cause=cause))
 
 
 def lease_lines(session: Session, lease_id: str) -> int:
