@@ -28,6 +28,7 @@ def access() -> None:
 @click.option(
     "--hardware", type=click.Path(path_type=Path), help="JSON file with rules for the enclave (cloister policy check)."
 )
+@click.option("--logs", is_flag=True, help="Let who runs the app read what it prints, which may be the data itself.")
 @options
 def grant(
     session: Session,
@@ -42,6 +43,7 @@ def grant(
     purposes: tuple[str, ...],
     enclaves: tuple[str, ...],
     hardware: Path | None,
+    logs: bool,
 ) -> None:
     """Let an app use PROTECTED_DATA. Times, purposes, enclaves and hardware are checked again when the key is released."""
     rules = None
@@ -62,6 +64,7 @@ def grant(
             purposes=purposes,
             enclaves=enclaves,
             hardware=rules,
+            logs=logs,
         )
 
     def draw() -> None:
@@ -75,6 +78,7 @@ def grant(
                 ("user", granted.user or "anyone"),
                 ("price", rlc(granted.price)),
                 ("accesses", granted.remaining),
+                *([("logs", "whoever runs the app may read what it prints")] if logs else []),
             ]
         )
 

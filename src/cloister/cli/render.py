@@ -104,6 +104,8 @@ class StepDisplay:
             # A sized step is finished by its end, not by its last byte: what follows it takes time too.
             share = 0.0 if not step.total else min(0.99, step.done / step.total)
             self._display.update(row, completed=share)
+        if step.fraction is not None:
+            self._display.update(row, completed=min(0.99, step.fraction))
         if step.finished:
             self._display.update(row, completed=1)
         if detail:

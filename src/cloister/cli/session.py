@@ -62,10 +62,14 @@ class Session:
 
             def as_line(progress: Progress) -> None:
                 if progress.done is None:
-                    click.echo(
-                        json.dumps({"step": progress.step, "finished": progress.finished, "detail": progress.detail}),
-                        err=True,
-                    )
+                    line: dict[str, object] = {
+                        "step": progress.step,
+                        "finished": progress.finished,
+                        "detail": progress.detail,
+                    }
+                    if progress.fraction is not None:
+                        line["fraction"] = progress.fraction
+                    click.echo(json.dumps(line), err=True)
 
             yield as_line
             return

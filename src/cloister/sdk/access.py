@@ -86,6 +86,7 @@ class Access:
         purposes: Sequence[str] = (),
         enclaves: Sequence[str] = (),
         hardware: RulesGiven | None = None,
+        logs: bool = False,
     ) -> Grant:
         """Let ``app`` (an app or an ERC-734 whitelist) use the data for ``user`` (None: anyone), ``accesses`` times.
 
@@ -106,7 +107,7 @@ class Access:
         self._check_owner(dataset)
         self._check_app(app_address)
         rules = None if hardware is None else check_rules(hardware).canonical
-        policy = self._policy(valid_from, until, purposes, enclaves, rules)
+        policy = self._policy(valid_from, until, purposes, enclaves, rules, logs=logs)
         self._tell(Progress("CREATE_DATASET_ORDER"))
         salt = Bytes32.from_raw(secrets.token_bytes(32)) if policy is None else policy_salt(policy)
         order = sign_order(
@@ -218,8 +219,10 @@ class Access:
         purposes: Sequence[str],
         enclaves: Sequence[str],
         hardware: str | None,
+        *,
+        logs: bool,
     ) -> AccessPolicy | None:
-        if valid_from is None and until is None and not purposes and not enclaves and hardware is None:
+        if valid_from is None and until is None and not purposes and not enclaves and hardware is None and not logs:
             return None
         return AccessPolicy(
             valid_from=None if valid_from is None else _timestamp(valid_from),
@@ -227,6 +230,7 @@ class Access:
             purposes=tuple(purposes),
             enclaves=tuple(enclaves),
             hardware=hardware,
+            logs=logs,
             nonce=secrets.token_bytes(16),
         )
 

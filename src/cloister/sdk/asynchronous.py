@@ -265,6 +265,7 @@ class AsyncDataProtector:
         purposes: Sequence[str] = (),
         enclaves: Sequence[str] = (),
         hardware: RulesGiven | None = None,
+        logs: bool = False,
     ) -> Grant:
         """Let ``app`` use the data for ``user`` (None: anyone), ``accesses`` times at ``price`` each."""
         return await asyncio.to_thread(
@@ -280,6 +281,7 @@ class AsyncDataProtector:
             purposes=purposes,
             enclaves=enclaves,
             hardware=hardware,
+            logs=logs,
         )
 
     async def get_granted_access(

@@ -149,12 +149,13 @@ class DataProtector:
         purposes: Sequence[str] = (),
         enclaves: Sequence[str] = (),
         hardware: RulesGiven | None = None,
+        logs: bool = False,
     ) -> Grant:
         """Let ``app`` use the data for ``user`` (None: anyone), ``accesses`` times at ``price`` each.
 
         ``valid_from``, ``until``, ``purposes``, ``enclaves`` (kinds of hardware) and ``hardware`` (rules for the enclave's
         evidence: kinds, measurements, firmware floor, see ``cloister.attestation.rules``) are checked again at the moment of
-        key release.
+        key release. ``logs=True`` lets whoever runs the app read what it prints, which may be the data itself.
         """
         return Access(self.connection, self._tell).grant(
             _address(protected_data),
@@ -168,6 +169,7 @@ class DataProtector:
             purposes=purposes,
             enclaves=enclaves,
             hardware=hardware,
+            logs=logs,
         )
 
     def get_granted_access(

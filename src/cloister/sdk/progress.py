@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Progress:
     """One step's state. ``step`` is one of iExec's status titles (``ENCRYPT_FILE``, ``TASK_EXECUTION``, …).
 
-    ``done`` and ``total`` count bytes or items where the step has a size; ``detail`` is text for people.
+    ``done`` and ``total`` count bytes or items where the step has a size; ``detail`` is text for people. ``fraction`` is 0 to
+    1 where a running app itself says how far it is.
     """
 
     step: str
@@ -18,6 +19,7 @@ class Progress:
     done: int | None = None
     total: int | None = None
     detail: str = ""
+    fraction: float | None = None
 
 
 Listener = Callable[[Progress], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from cloister.protocol.tasks import task_id as derive_task_id
 from cloister.sdk.connection import Connection
 from cloister.sdk.progress import Listener, Progress
 from cloister.sdk.results import RECEIPT_NAME, Result, open_rsa
+from cloister.sdk.updates import AppProgress, AppUpdates
 from cloister.sealing.results import open_result
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ GIVEN_UP_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, ``TIMEOUT``); ``stage`` the scheduler's word."""
+    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, ``TIMEOUT``); ``stage`` the scheduler's word;
+    ``progress`` the running app's own, where it was watched.
+    """
 
     task_id: Bytes32
     deal_id: Bytes32
@@ -45,6 +48,7 @@ class TaskView:
     final_deadline: int
     location: str | None
     detail: str | None = None
+    progress: AppProgress | None = None
 
     @property
     def ended(self) -> bool:
@@ -58,7 +62,8 @@ class TaskView:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON for machines."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        members = {name: getattr(self, name) for name in self.__slots__}
+        return members | {"progress": None if self.progress is None else self.progress.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,8 @@ class Tasks:
     def watch(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> Iterator[TaskView]:
         """Yield the task's view at once and whenever it changes, until it ended or its workerpool gave it up.
 
+        What the app says of its progress is part of it, where its result is not sealed to another wallet.
+
         Raises:
             UnavailableError: ``timeout`` seconds went by first.
         """
@@ -129,11 +136,15 @@ class Tasks:
         pause = POLL_SECONDS
         last: TaskView | None = None
         given_up_at: float | None = None
+        updates = AppUpdates(self._connection, Bytes32(task_id))
         while True:
             view = self.status(task_id, deal_id=deal_id)
+            moved = last is None or view != replace(last, progress=None)
+            view = replace(view, progress=updates.newest())
             if view != last:
                 yield view
                 last = view
+            if moved:
                 pause = POLL_SECONDS
             if view.ended:
                 return
@@ -157,8 +168,12 @@ class Tasks:
             RemoteError: it failed, timed out or was given up; the hint says how and when the money comes back.
         """
         view: TaskView | None = None
+        told: AppProgress | None = None
         for view in self.watch(task_id, deal_id=deal_id, timeout=timeout):
-            self._tell(Progress("TASK_EXECUTION", detail=view.stage or view.status))
+            said, told = (view.progress if view.progress != told else None), view.progress
+            detail = (said.message if said is not None else "") or view.stage or view.status
+            fraction = None if told is None else told.fraction
+            self._tell(Progress("TASK_EXECUTION", detail=detail, fraction=fraction))
         assert view is not None  # noqa: S101  (watch yields at least once)
         if view.given_up:
             moment = datetime.fromtimestamp(view.final_deadline, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
