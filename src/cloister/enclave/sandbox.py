@@ -15,7 +15,6 @@ import os
 import platform
 import resource
 import selectors
-import shutil
 import signal
 import subprocess
 import time
@@ -30,12 +29,14 @@ from cloister.enclave.companions import Companion
 from cloister.enclave.filesystem import (
     OUTPUT,
     SCRATCH,
+    FileCount,
     Mount,
     can_mount_proc,
     masked_directories,
     system_arguments,
     writable_arguments,
 )
+from cloister.enclave.launching import Launcher, find_launcher, open_exit_handle
 from cloister.enclave.processes import proportional_bytes, resident_bytes, signal_all, tree_of
 from cloister.enclave.seccomp import Profile, build_filter
 
@@ -107,18 +108,17 @@ def run_sandboxed(spec: SandboxSpec) -> SandboxRun:
     Raises:
         TaskError: the sandbox itself could not be built.
     """
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        raise TaskError(Cause.SANDBOX_FAILED, "bubblewrap is missing inside the enclave")
+    launcher = find_launcher()
     with ExitStack() as stack:
         for companion in spec.companions:
             stack.callback(companion.close)
         handles = _Handles(stack)
         handles.give(spec.inherited)
-        command = [bwrap, *_arguments(spec, handles), "--", "/bin/sh", "-c", _GATE, "sh", *spec.command]
+        command = launcher.command(spec.environment, handles.data)
+        command += [*_arguments(spec, handles), "--", "/bin/sh", "-c", _GATE, "sh", *spec.command]
         process = subprocess.Popen(
             command,
-            env=dict(spec.environment),
+            env=launcher.environment(spec.environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -128,7 +128,7 @@ def run_sandboxed(spec: SandboxSpec) -> SandboxRun:
             preexec_fn=_Rlimits(spec.limits),  # noqa: PLW1509  the agent has one thread
         )
         handles.close_inherited()
-        supervised = _Supervised(process, spec, handles)
+        supervised = _Supervised(process, spec, handles, launcher)
         stack.callback(supervised.close)
         supervised.open_gate()
         return supervised.watch()
@@ -215,8 +215,11 @@ _ACCOUNTS = (
 class _Supervised:
     """One running sandbox: its pipes, its watchdog and its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], spec: SandboxSpec, handles: _Handles) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], spec: SandboxSpec, handles: _Handles, launcher: Launcher
+    ) -> None:
         self._process = process
+        self._launcher = launcher
         self._limits = spec.limits
         self._companions = spec.companions
         self._info = handles.info
@@ -225,6 +228,7 @@ class _Supervised:
         self._output = -1
         self._scratch = -1
         self._peak = 0
+        self._files = FileCount(at_most=11 * spec.limits.output_files + _MAX_INODES_BEYOND)
         self._cause: Cause | None = None
         self._message = ""
 
@@ -236,7 +240,7 @@ class _Supervised:
             if not selector.select(_START_SECONDS) or stdout.read(1) != b"\n":
                 raise TaskError(Cause.SANDBOX_FAILED, f"the sandbox did not start: {self._start_problem()}")
         self._init = int(json.loads(os.read(self._info, 4096))["child-pid"])
-        root = f"/proc/{self._init}/root"
+        root = self._launcher.root(self._init)
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
             self._output = os.open(f"{root}{OUTPUT}", flags)
@@ -261,7 +265,7 @@ class _Supervised:
         """Read what it prints and hold it to its limits until it ends."""
         started = time.monotonic()
         deadline = started + self._limits.seconds
-        exit_handle = os.pidfd_open(self._process.pid)
+        exit_handle = open_exit_handle(self._process.pid, self._info)
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(exit_handle, selectors.EVENT_READ, None)
@@ -345,9 +349,9 @@ class _Supervised:
         """Whether the iApp is over a limit; then the cause is named."""
         if self._init is None:
             return False
-        pids = tree_of(self._init)
         # The sandbox's own init is no process of the iApp's.
-        if len(pids) - 1 > self._limits.processes:
+        pids = [pid for pid in tree_of(self._init) if pid != self._init]
+        if len(pids) > self._limits.processes:
             return self._blame(
                 Cause.APP_PROCESSES_EXCEEDED, f"the iApp has more than {self._limits.processes} processes"
             )
@@ -358,8 +362,7 @@ class _Supervised:
         if memory > self._limits.memory_bytes:
             return self._blame(Cause.APP_MEMORY_EXCEEDED, f"the iApp uses more than {_mib(self._limits.memory_bytes)}")
         for handle in (self._output, self._scratch):
-            usage = os.fstatvfs(handle)
-            if usage.f_files - usage.f_ffree > 10 * self._limits.output_files + _MAX_INODES_BEYOND:
+            if self._files.count(handle) > 10 * self._limits.output_files + _MAX_INODES_BEYOND:
                 return self._blame(
                     Cause.APP_OUTPUT_FILES_EXCEEDED,
                     f"the iApp made more than {10 * self._limits.output_files} files; at most "

@@ -1,0 +1,81 @@
+"""The program that builds the inner sandbox: bubblewrap, or under gVisor, which has no ground for it, ``jail``."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.enclave import jail
+from cloister.enclave.causes import Cause, TaskError
+
+GVISOR_VERSION = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
+"""What gVisor's kernel says of itself in ``/proc/version``, in every release so far."""
+_VERSION = Path("/proc/version")
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """How the sandbox is started. Both understand bubblewrap's options.
+
+    ``hides_environment``: the iApp's environment reaches it on a descriptor, whose number is the first argument, since
+    the launcher would be moved by what an iApp may put there.
+    """
+
+    program: tuple[str, ...]
+    hides_environment: bool = False
+    tree: str | None = None
+
+    def command(self, environment: Mapping[str, str], give: Callable[[bytes], str]) -> list[str]:
+        """How it begins. ``give`` makes a descriptor, as text, from which its argument is read."""
+        hidden = [give(json.dumps(dict(environment)).encode())] if self.hides_environment else []
+        return [*self.program, *hidden]
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The environment in which it is started itself."""
+        return {} if self.hides_environment else dict(environment)
+
+    def root(self, init: int) -> str:
+        """Where the agent sees the iApp's files, when ``init`` is the sandbox's first process."""
+        return f"/proc/{init}/root" if self.tree is None else self.tree
+
+
+def find_launcher() -> Launcher:
+    """What works here.
+
+    Raises:
+        TaskError: there is none.
+    """
+    if is_gvisor():
+        # By its path and apart from everything: what is started here holds nothing of the agent.
+        return Launcher((sys.executable, "-I", "-S", "-B", jail.__file__), hides_environment=True, tree=jail.ROOT)
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise TaskError(Cause.SANDBOX_FAILED, "bubblewrap is missing inside the enclave")
+    return Launcher((bwrap,))
+
+
+def is_gvisor() -> bool:
+    """Whether this kernel is gVisor's."""
+    try:
+        return GVISOR_VERSION in _VERSION.read_text()
+    except OSError:
+        return False
+
+
+def open_exit_handle(pid: int, info: int) -> int:
+    """A descriptor that is readable once the launcher ``pid`` has ended; the caller closes it.
+
+    Where the kernel has no handles of processes, it is the reading end ``info`` of a pipe that the launcher holds open.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return os.dup(info)
