@@ -184,6 +184,7 @@ class Stage:
             process = starting.take()
             stack.callback(process.kill)
             clock.lap("enclave")
+            listener("TASK", None)
             if self._warm:
                 self._start()
             performance = _Performance(self._require_platform(), props, bundle, request, work / "result", listener)

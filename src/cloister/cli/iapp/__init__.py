@@ -8,6 +8,7 @@ from cloister.cli.lazy import LazyCommands
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("cloister.cli.iapp.init:init", "Make a project that runs, from a template."),
+    "test": ("cloister.cli.iapp.test:test", "Run an iApp here as production would, on mock data."),
     "build": ("cloister.cli.iapp.build:build", "Build an iApp into one bundle: same source, same digest."),
     "deploy": ("cloister.cli.iapp.market:deploy", "Upload and register an iApp."),
     "publish": ("cloister.cli.iapp.market:publish", "Offer an iApp on the market."),
