@@ -11,9 +11,10 @@ import pytest
 from tests.support.network import RUN_PRICE, LiveNetwork, changes, result_digest
 
 from cloister import DataProtector
-from cloister.errors import CloisterError, Denied, VerificationError
+from cloister.errors import CloisterError, Denied, NotFound, VerificationError
 from cloister.protocol.orders import OrderKind
 from cloister.protocol.units import parse_nrlc
+from cloister.sdk.apps import App
 from cloister.sdk.receipts import check_receipt, load_reference_values
 from cloister.sdk.results import RECEIPT_NAME
 
@@ -211,3 +212,20 @@ def test_what_exists_is_found_and_filtered(
     assert app in list(company.apps.list())
     assert company.apps.show(app.address) == app  # type: ignore[attr-defined]
     assert list(live.newcomer().apps.list()) == []
+
+
+def test_a_budget_takes_the_cheapest_orders_and_deposits_what_is_missing(live: LiveNetwork, app: App) -> None:
+    requester = live.newcomer(wallet="1 RLC")
+    before = requester.account.balances()
+    with pytest.raises(NotFound, match=r"the cheapest costs 0\.02 RLC, you allow 0\.01 RLC"):
+        requester.process_protected_data(None, app=app, budget="0.01 RLC")
+    owner = live.newcomer()
+    data = owner.protect_data({"a": "b"}, name="dear")
+    owner.grant_access(data, app=app, user=requester.connection.address, price="0.04 RLC")
+    with pytest.raises(NotFound, match=r"the cheapest orders cost 0\.06 RLC together, your budget is 0\.05 RLC"):
+        requester.process_protected_data(data, app=app, budget="0.05 RLC")
+    assert requester.account.balances() == before, "nothing moved"
+    run = requester.process_protected_data(data, app=app, budget="0.06 RLC", timeout=60)
+    assert "answer.json" in run.result.names()
+    after = requester.account.balances()
+    assert (before.wallet - after.wallet, after.stake, after.locked) == (parse_nrlc("0.06 RLC"), 0, 0)

@@ -46,6 +46,7 @@ TITLES = {
     "FETCH_ORDERS": "find orders",
     "PUSH_REQUESTER_SECRET": "hand over a secret",
     "PUSH_ENCRYPTION_KEY": "hand over the result key",
+    "DEPOSIT": "deposit what is missing",
     "REQUEST_TO_PROCESS_PROTECTED_DATA": "make the deal",
     "TASK_EXECUTION": "run in the enclave",
     "TASK_RESULT_DOWNLOAD": "download and open",

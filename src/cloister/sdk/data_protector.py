@@ -223,6 +223,7 @@ class DataProtector:
         data_max_price: str | int = 0,
         app_max_price: str | int = 0,
         workerpool_max_price: str | int = 0,
+        budget: str | int | None = None,
         workerpool: str | None = None,
         user_whitelist: str | None = None,
         category: int = 0,
@@ -236,7 +237,8 @@ class DataProtector:
     ) -> Run:
         """Run ``app`` on the data in an enclave and pay for it. The result comes back sealed to this wallet.
 
-        Everything that can be refused is refused before money moves. ``encrypt_result=False`` makes the result public;
+        Everything that can be refused is refused before money moves. ``budget`` is the most that the run may cost in all: the
+        cheapest orders are taken, and what the stake lacks is deposited. ``encrypt_result=False`` makes the result public;
         ``result_key``, the PEM of an RSA public key, seals it as iExec's clients open it.
         """
         request = Request(
@@ -248,6 +250,7 @@ class DataProtector:
             data_max_price=parse_nrlc(data_max_price),
             app_max_price=parse_nrlc(app_max_price),
             workerpool_max_price=parse_nrlc(workerpool_max_price),
+            budget=None if budget is None else parse_nrlc(budget),
             workerpool=None if workerpool is None else Address(workerpool),
             user_whitelist=None if user_whitelist is None else Address(user_whitelist),
             category=category,

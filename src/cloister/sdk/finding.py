@@ -13,6 +13,7 @@ from cloister.protocol.orders import AppOrder, DatasetOrder, OrderKind, RequestO
 from cloister.protocol.tags import TEE
 from cloister.protocol.units import Nrlc, format_rlc
 from cloister.sdk.connection import Connection
+from cloister.sdk.private_files import PrivateFile
 
 if TYPE_CHECKING:
     from cloister.clients.market import OrderRecord
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 class Request:
     """What a requester wants. Prices are the most they pay per task; ``purpose`` is checked against the grant's policy.
 
-    ``result_key`` is the PEM of an RSA public key: the result is then sealed as iExec's clients open it.
+    ``private_files`` are sealed and take the place of ``input_files``: a request has the one or the other.
+    ``result_key`` is the PEM of an RSA public key: the result is then sealed as iExec's clients open it. ``budget`` is the
+    most that all of it may cost together; single prices that are 0 then have no limit of their own.
     """
 
     app: Address
     dataset: Address | None
     args: str | None = None
     input_files: Sequence[str] = ()
+    private_files: Sequence[PrivateFile] = ()
     secrets: Mapping[int, str] | None = None
     data_max_price: Nrlc = Nrlc(0)
     app_max_price: Nrlc = Nrlc(0)
@@ -41,6 +45,11 @@ class Request:
     encrypt_result: bool = True
     result_key: str | None = None
     callback: Address = ZERO_ADDRESS
+    budget: Nrlc | None = None
+
+    def limit(self, price: Nrlc) -> Nrlc:
+        """The most that one part of the request may cost."""
+        return price if self.budget is None or price > 0 else self.budget
 
 
 class OrderFinder:
@@ -67,13 +76,13 @@ class OrderFinder:
         for record in records:
             if not isinstance(record.order, AppOrder) or self._is_used_up(record):
                 continue
-            if record.order.appprice <= request.app_max_price:
+            if record.order.appprice <= request.limit(request.app_max_price):
                 return record.order
             cheapest = record.order.appprice if cheapest is None else min(cheapest, record.order.appprice)
         if cheapest is not None:
             raise NotFound(
                 f"no app order found for the desired price: {request.app} costs {format_rlc(cheapest)}, "
-                f"you allow {format_rlc(request.app_max_price)}",
+                f"you allow {format_rlc(request.limit(request.app_max_price))}",
                 hint="raise app_max_price (--app-price)",
             )
         if self._connection.apps.owner_of_entry(request.app, block="latest") is None:
@@ -108,13 +117,13 @@ class OrderFinder:
                 if self._is_used_up(record):
                     revoked = revoked or connection.hub.is_closed(record.order_hash, block="latest")
                     continue
-                if record.order.datasetprice <= request.data_max_price:
+                if record.order.datasetprice <= request.limit(request.data_max_price):
                     return record.order
                 cheapest = record.order.datasetprice if cheapest is None else min(cheapest, record.order.datasetprice)
         if cheapest is not None:
             raise NotFound(
                 f"no dataset order found for the desired price: {request.dataset} costs {format_rlc(cheapest)}, "
-                f"you allow {format_rlc(request.data_max_price)}",
+                f"you allow {format_rlc(request.limit(request.data_max_price))}",
                 hint="raise data_max_price (--data-price)",
             )
         what = "the access was revoked" if revoked else "no access is granted, or it was revoked or used up"
@@ -143,14 +152,14 @@ class OrderFinder:
         ):
             if not isinstance(record.order, WorkerpoolOrder) or self._is_used_up(record):
                 continue
-            if record.order.workerpoolprice <= request.workerpool_max_price:
+            if record.order.workerpoolprice <= request.limit(request.workerpool_max_price):
                 return record.order
             price = record.order.workerpoolprice
             cheapest = price if cheapest is None else min(cheapest, price)
         if cheapest is not None:
             raise NotFound(
                 f"no workerpool order found for the desired price: the cheapest costs {format_rlc(cheapest)}, "
-                f"you allow {format_rlc(request.workerpool_max_price)}",
+                f"you allow {format_rlc(request.limit(request.workerpool_max_price))}",
                 hint="raise workerpool_max_price (--workerpool-price)",
             )
         raise NotFound(
@@ -170,6 +179,18 @@ class OrderFinder:
         """The contract's own checks, made here first: they cost nothing and say more."""
         facts = self._connection.hub.matching_facts(app, dataset, workerpool, request, block="latest")
         return match_orders(app, dataset, workerpool, request, facts)
+
+    def check_budget(self, matching: Match, budget: Nrlc) -> None:
+        """Whether all parts together cost no more than the requester allows.
+
+        Raises:
+            NotFound: they do.
+        """
+        if matching.total_price > budget:
+            raise NotFound(
+                f"the cheapest orders cost {format_rlc(matching.total_price)} together, your budget is {format_rlc(budget)}",
+                hint="raise budget (--budget)",
+            )
 
     def check_stake(self, matching: Match) -> None:
         """Whether the requester can pay.

@@ -13,8 +13,11 @@ from cloister.protocol.orders import AppOrder, DatasetOrder, RequestOrder, Worke
 from cloister.protocol.params import RequestParams
 from cloister.protocol.tags import TEE
 from cloister.protocol.tasks import task_id
+from cloister.protocol.units import format_rlc
+from cloister.sdk.account import Account
 from cloister.sdk.connection import Connection
 from cloister.sdk.finding import OrderFinder, Request
+from cloister.sdk.private_files import PrivateFiles
 from cloister.sdk.progress import Listener, Progress
 from cloister.sdk.results import Result
 from cloister.sdk.tasks import Tasks
@@ -83,19 +86,43 @@ class Processing:
         self._tell(Progress("FETCH_ORDERS", finished=True))
         params = self.build_params(request)
         order = self._request_order(request, app, dataset, workerpool, params)
-        self._finder.check_stake(self._finder.check(app, dataset, workerpool, order))
+        matching = self._finder.check(app, dataset, workerpool, order)
+        if request.budget is not None:
+            self._finder.check_budget(matching, request.budget)
+            self._deposit_missing(matching.total_price)
+        self._finder.check_stake(matching)
         self.push_result_key(request)
         self._tell(Progress("REQUEST_TO_PROCESS_PROTECTED_DATA"))
         return self._match(app, dataset, workerpool, order)
 
+    def _deposit_missing(self, price: int) -> None:
+        """Bring the stake up to what the deal costs: who gives a budget has agreed to pay."""
+        connection = self._connection
+        missing = price - connection.hub.account(connection.address, block="latest").stake
+        if missing > 0:
+            self._tell(Progress("DEPOSIT"))
+            Account(connection).deposit(missing)
+            self._tell(Progress("DEPOSIT", finished=True, detail=format_rlc(missing)))
+
     # --- the request ---
 
     def build_params(self, request: Request) -> RequestParams:
-        """The request's params; its secrets are pushed to the SMS on the way."""
-        named: dict[int, str] = {}
-        for slot, value in (request.secrets or {}).items():
+        """The request's params; its secrets are pushed to the SMS, and its private files stored, on the way."""
+        given = dict(request.secrets or {})
+        for slot in given:
             if slot < 1:
                 raise InputError(f"secret slots count from 1, got {slot}")
+        files, input_key = tuple(request.input_files), None
+        if request.private_files:
+            if files:
+                raise InputError(
+                    "the input files of a request are all private or all public",
+                    hint="download the public ones and give them as private files",
+                )
+            input_key = max(given, default=0) + 1
+            files, given[input_key] = PrivateFiles(self._connection, self._tell).send(request.private_files)
+        named: dict[int, str] = {}
+        for slot, value in given.items():
             self._tell(Progress("PUSH_REQUESTER_SECRET", detail=str(slot)))
             name = "0x" + secrets.token_bytes(16).hex()
             self._connection.sms.push_requester_secret(self._connection.address, name, value, self._connection.signer)
@@ -105,12 +132,13 @@ class Processing:
             key_id = self._connection.wallet.result_key().public.key_id
         return RequestParams(
             iexec_args=request.args,
-            iexec_input_files=tuple(request.input_files),
+            iexec_input_files=files,
             iexec_secrets=named,
             iexec_result_encryption=request.encrypt_result,
             iexec_result_storage_provider="ipfs" if request.callback == ZERO_ADDRESS else None,
             cloister_result_key=key_id,
             cloister_purpose=request.purpose,
+            cloister_input_key=input_key,
         )
 
     def _request_order(

@@ -30,6 +30,11 @@ APP_FAILED = 1
 )
 @request_options
 @click.option("--data-price", default="0", show_default=True, help="The most you pay for the data.")
+@click.option(
+    "--budget",
+    metavar="AMOUNT",
+    help='The most the run may cost in all, such as "0.1 RLC": takes the cheapest orders and deposits what is missing.',
+)
 @click.option("--trust", default=0, show_default=True, help="Replication: 0 and 1 are one worker.")
 @click.option(
     "--per-task", default=100, show_default=True, help="Most protected data of one task, when there are many."
@@ -43,6 +48,7 @@ def run(
     app: str,
     protected_data: tuple[str, ...],
     data_price: str,
+    budget: str | None,
     trust: int,
     per_task: int,
     detach: bool,
@@ -51,14 +57,27 @@ def run(
     asked: Asked,
 ) -> None:
     """Run APP in an enclave, wait, open the result."""
+    from cloister.errors import InputError
+
     with session.progress() as listener:
         protector = session.protector(listener)
         if len(protected_data) > 1:
+            if budget is not None:
+                raise InputError(
+                    "a budget is for one run, not for a bulk request",
+                    hint="say what a task may cost: --app-price and --workerpool-price",
+                )
             runs = _run_bulk(protector, app, protected_data, per_task, asked)
         else:
             (data,) = protected_data or (None,)
             started = protector.process_protected_data(
-                data, app=app, data_max_price=data_price, trust=trust, wait=False, **asked.keywords()
+                data,
+                app=app,
+                data_max_price=data_price,
+                budget=budget,
+                trust=trust,
+                wait=False,
+                **asked.keywords(),
             )
             runs = [started]
         if not detach:
@@ -71,7 +90,11 @@ def run(
 
 
 def _run_bulk(protector: DataProtector, app: str, data: tuple[str, ...], per_task: int, asked: Asked) -> list[Run]:
-    """One request for all of them, each under a grant for bulk."""
+    """One request for all of them, each under a grant for bulk.
+
+    Raises:
+        Denied: one of them is not granted for bulk.
+    """
     from cloister.errors import Denied
 
     who = protector.connection.address
