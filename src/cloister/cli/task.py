@@ -40,7 +40,15 @@ def watch(session: Session, task_id: str, deal_id: str | None, timeout: float | 
         if session.as_json:
             click.echo(json.dumps(view.to_json()))
         else:
-            click.echo(f"{view.status:<10} {view.stage or ''}{'  ' + view.detail if view.detail else ''}")
+            click.echo(f"{view.status:<10} {view.stage or ''}{'  ' + view.detail if view.detail else ''}{_said(view)}")
+
+
+def _said(view: TaskView) -> str:
+    """What the app says of its progress."""
+    if view.progress is None:
+        return ""
+    share = "" if view.progress.fraction is None else f"{view.progress.fraction:.0%} "
+    return f"  {share}{view.progress.message}"
 
 
 @task.command()

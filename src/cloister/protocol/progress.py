@@ -168,8 +168,8 @@ def verify_update(update: ProgressUpdate, task_id: Bytes32, number: int, sms: Ad
     Raises:
         VerificationError: it is of another task or number, was changed, or no attested enclave sent it.
     """
-    if number < 1:
-        raise VerificationError(f"updates count from 1, not {number}", code="wrong-number")
+    if not 1 <= number <= UPDATES_CAP:
+        raise VerificationError(f"updates count from 1 to {UPDATES_CAP}, not {quoted(number)}", code="wrong-number")
     challenge = update.challenge(task_id, number)
     verify_personal_signature(scheduler_authorization(update.worker, task_id, challenge), update.authorization, sms)
     return challenge

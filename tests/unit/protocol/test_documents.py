@@ -235,7 +235,7 @@ def test_releases_come_back_and_hide_their_secrets() -> None:
     plain = release(
         dataset=None, app_secret=None, requester_secrets={}, result_format=ResultFormat.PLAIN, result_public_key=None
     )
-    for item in (release(), plain, release(max_result_bytes=10)):
+    for item in (release(), plain, release(max_result_bytes=10), release(logs=True)):
         assert parse_release(build_release(item)) == item
         assert "SECRET" not in repr(item)
 
@@ -246,6 +246,8 @@ def test_releases_come_back_and_hide_their_secrets() -> None:
         put("version", 9),
         put("extra", 1),
         put("index", -1),
+        put("logs", False),
+        put("logs", 1),
         put("result.format", "zip"),
         put("result.format", None),
         put("result.public_key", None),

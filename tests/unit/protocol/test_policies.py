@@ -63,6 +63,24 @@ def test_rules_are_covered_by_hash_and_salt() -> None:
             verify_policy_salt(other, policy_salt(HARD))
 
 
+@pytest.mark.parametrize("base", [PLAIN, HARD])
+def test_a_word_on_logs_is_covered_by_hash_and_salt_and_is_there_only_when_it_allows(base: AccessPolicy) -> None:
+    allowing = dataclasses.replace(base, logs=True)
+    document = allowing.to_json()
+    assert (document["version"], document["logs"]) == (3, True)
+    assert parse_policy(parse_json(canonical_json(document))) == allowing
+    assert "logs" not in base.to_json()
+    with pytest.raises(VerificationError):
+        verify_policy_salt(allowing, policy_salt(base))
+    facts = PolicyFacts(1, "tdx", "research", ("research",))
+    assert (check_policy(allowing, facts).logs, check_policy(base, facts).logs) == (True, False)
+    for change in ({"logs": False}, {"logs": 1}, {"logs": None}, {"version": 1}, {"version": 2}, {"version": True}):
+        with pytest.raises(DecodeError):
+            parse_policy(document | change)
+    with pytest.raises(DecodeError):
+        parse_policy(base.to_json() | {"version": 3})
+
+
 def test_who_clears_a_policy_is_told_of_its_rules() -> None:
     assert check_policy(HARD, PolicyFacts(1, "tdx", "research", ("research",))).hardware == RULES
     with pytest.raises(PolicyRejected):
