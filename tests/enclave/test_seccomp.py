@@ -30,6 +30,11 @@ NUMBERS = {
     "process_vm_readv": (310, 270),
     "init_module": (175, 105),
     "userfaultfd": (323, 282),
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    "setsockopt": (54, 208),
 }
 MACHINES = list(AUDIT)
 
@@ -95,6 +100,43 @@ def test_iapp(machine: str) -> None:
     assert decide(Profile.IAPP, machine, "ioctl", 0, 0x5412) == ERRNO | errno.EPERM
     # The kernel takes the low half of the argument; so must the filter.
     assert decide(Profile.IAPP, machine, "ioctl", 0, 0x1_0000_5412) == ERRNO | errno.EPERM
+
+
+REFUSED = ERRNO | errno.EACCES
+STREAM, DATAGRAM, RAW, SEQUENCE, CLOEXEC, NONBLOCK = 1, 2, 3, 5, 0x80000, 0x800
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("profile", [Profile.IAPP_ONLINE, Profile.AGENT_START])
+def test_tcp_is_all_that_a_network_gives(profile: Profile, machine: str) -> None:
+    for family in (2, 10):
+        for flags in (0, CLOEXEC, NONBLOCK, CLOEXEC | NONBLOCK):
+            for protocol in (0, 6):
+                assert decide(profile, machine, "socket", family, STREAM | flags, protocol) == ALLOW
+        for kind in (0, DATAGRAM, RAW, 4, SEQUENCE, 6, 10, STREAM | 0x10, STREAM | 0x100000):
+            assert decide(profile, machine, "socket", family, kind, 0) == REFUSED, kind
+        # MPTCP, SCTP, SMC and UDP-Lite are streams, or claim to be.
+        for protocol in (1, 17, 132, 136, 256, 262, 255):
+            assert decide(profile, machine, "socket", family, STREAM, protocol) == REFUSED, protocol
+    for family in (3, 17, 21, 38, 40, 43, 44):
+        assert decide(profile, machine, "socket", family, STREAM, 0) == REFUSED, family
+    assert decide(profile, machine, "connect") == ALLOW
+    assert decide(profile, machine, "setsockopt", 3, 6, 1) == ALLOW
+    assert decide(profile, machine, "setsockopt", 3, 1, 31) == ALLOW
+    assert decide(profile, machine, "setsockopt", 3, 6, 31) == ERRNO | errno.EPERM
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_iapp_with_a_network_differs_in_nothing_else(machine: str) -> None:
+    for family in (1, 16):
+        assert decide(Profile.IAPP_ONLINE, machine, "socket", family, STREAM, 0) == REFUSED
+    for call in ("bind", "listen", "accept", "accept4"):
+        assert decide(Profile.IAPP_ONLINE, machine, call) == ERRNO | errno.EPERM
+    mine = {"socket", "connect", "setsockopt"}
+    for call in set(NUMBERS) - mine:
+        for first in (0, 1, 2, 0x20000, 0x3D0F00):
+            given = (machine, call, first, 0x5412)
+            assert decide(Profile.IAPP_ONLINE, *given) == decide(Profile.IAPP, *given), call
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -26,7 +26,7 @@ from cloister.enclave.causes import AppError, Cause, TaskError
 from cloister.enclave.countersigning import fetch_countersignature
 from cloister.enclave.environment import INPUT_DIRECTORY, build_command, build_environment, dataset_file_name
 from cloister.enclave.filesystem import Mount
-from cloister.enclave.hardening import harden
+from cloister.enclave.hardening import forbid_network, harden
 from cloister.enclave.host import CHANNEL_VERSION, CHUNK, HostChannel
 from cloister.enclave.inputs import fetch_bundle, fetch_dataset, fetch_input_file, load_input_key
 from cloister.enclave.measurement import FILES, measure_agent, package_root
@@ -44,6 +44,7 @@ from cloister.enclave.runtimes import SUPPORT_ROOMS, SUPPORT_TARGET, find_interp
 from cloister.enclave.sandbox import Limits, SandboxRun, SandboxSpec, run_sandboxed
 from cloister.enclave.session import EnclaveKeys, Session, TaskHint, open_session, parse_task_hint
 from cloister.enclave.streams import Streams
+from cloister.enclave.tunnels import Tunnels, connect
 from cloister.errors import CloisterError, UnavailableError
 from cloister.protocol.codec import canonical_json, to_hex
 from cloister.protocol.params import RequestParams, parse_params
@@ -101,6 +102,7 @@ def _serve(host: HostChannel, work: Path) -> int:
 def _run_task(host: HostChannel, hint: TaskHint, keys: EnclaveKeys, attester: Attester, work: Path) -> None:
     attester.measure_app(hint.app_digest.raw)
     bundle = fetch_bundle(host, hint.app_location, hint.app_digest, work / "bundle")
+    _settle_network(bundle, hint)
     host.send("report", {"status": "APP_DOWNLOADED"})
     session = open_session(host, hint, keys, attester, bundle.manifest.purposes)
     keys.hpke.wipe()
@@ -113,6 +115,14 @@ def _run_task(host: HostChannel, hint: TaskHint, keys: EnclaveKeys, attester: At
         host.send("report", {"status": "COMPUTED", **({} if outputs.cause is None else {"app_cause": outputs.cause})})
         _give_logs(host, release, streams)
         _give_result(host, session, keys, inputs, outputs, streams, ending, work)
+
+
+def _settle_network(bundle: Bundle, hint: TaskHint) -> None:
+    """The iApp's manifest is known: give up the network for good where it names no hosts."""
+    if not bundle.manifest.network:
+        forbid_network()
+    elif not hint.network:
+        raise TaskError(Cause.NETWORK_REFUSED, "this worker's operator runs no iApps that name hosts to connect to")
 
 
 def _check_bulk(release: Release, params: RequestParams) -> None:
@@ -204,6 +214,8 @@ def _compute(
         inputs.fetch()
         host.send("report", {"status": "DATA_DOWNLOADED"})
         spec = _build_spec(bundle, release, params, inputs.directory)
+        if bundle.manifest.network:
+            spec = connect(spec, Tunnels(host, bundle.manifest.network), bundle.library)
         pipe = open_pipe(host, session, keys, budget=_limit(release))
         run = run_sandboxed(attach(spec, pipe))
         ending.handle, ending.said = run.output, 0 if pipe is None else pipe.spent

@@ -20,8 +20,8 @@ _INSTRUCTION = 8
 
 
 def harden() -> None:
-    """No core dumps, no swap where the limit allows, no tracing by others of the same user, no network, none of the
-    kernel's dangerous doors.
+    """No core dumps, no swap where the limit allows, no tracing by others of the same user, none of the kernel's
+    dangerous doors. Of the network, which is empty, TCP is left until ``forbid_network``.
 
     Source: prctl(2), seccomp(2).
 
@@ -34,7 +34,20 @@ def harden() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     _prctl(libc, _PR_SET_DUMPABLE, 0, 0)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1, 0)
-    program = build_filter(Profile.AGENT, platform.machine())
+    _load_filter(libc, Profile.AGENT_START)
+
+
+def forbid_network() -> None:
+    """No sockets any more but local ones: the iApp names no hosts.
+
+    Raises:
+        LocalError: the kernel refused.
+    """
+    _load_filter(ctypes.CDLL(None, use_errno=True), Profile.AGENT)
+
+
+def _load_filter(libc: ctypes.CDLL, profile: Profile) -> None:
+    program = build_filter(profile, platform.machine())
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: count, padding, pointer.
     header = struct.pack("HxxxxxxP", len(program) // _INSTRUCTION, ctypes.addressof(code))

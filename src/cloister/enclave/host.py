@@ -9,6 +9,7 @@ The host is not trusted. It can refuse, stall or lie; every answer is capped and
 | ``session {}`` + request | ``session {}`` + answer |
 | ``countersign {task_id, enclave_challenge, receipt_digest, signature}`` | ``countersign {}`` + COSE_Sign1 |
 | ``fetch {location, purpose, max_bytes, seconds}`` + JSON | ``chunk {}`` + bytes, ..., ``end {}`` |
+| ``tunnel {op, id, ...}`` while the iApp runs | ``tunnel {op, id, ...}``: see ``protocol.tunnels`` |
 | ``report {status}`` or ``report {cause, message}`` | |
 | ``logs {}`` + JSON | |
 | ``progress {number}`` + update (``protocol.progress``), while the iApp runs | |
@@ -29,6 +30,7 @@ from typing import Any
 
 from cloister.enclave.causes import Cause, TaskError
 from cloister.errors import CloisterError, DecodeError, TooLarge, UnavailableError, quoted
+from cloister.protocol import tunnels
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.codec import canonical_json
 
@@ -69,22 +71,44 @@ class HostChannel:
 
     def receive(self, *kinds: str, forever: bool = False) -> Frame:
         """Take the host's next frame, which must be of one of ``kinds``. ``forever`` waits without a limit (a warm
-        agent).
+        agent). What still comes of the iApp's connections after its end is passed over.
 
         Raises:
             HostRefused: an error frame. UnavailableError: gone or silent. DecodeError, TooLarge: malformed, or
             another kind.
         """
-        while not self._waiting:
-            try:
-                self._connection.settimeout(None if forever else self._timeout)
-                data = self._connection.recv(_READ)
-            except OSError as error:
-                raise UnavailableError("the host does not answer") from error
-            if not data:
-                raise UnavailableError("the host is gone")
-            self._waiting += self._parser.feed(data)
-        frame = self._waiting.pop(0)
+        while True:
+            while not self._waiting:
+                self._waiting += self._read(None if forever else self._timeout)
+            frame = self._waiting.pop(0)
+            if frame.kind != tunnels.KIND:
+                return self._check(frame, kinds)
+
+    def receive_now(self, kind: str) -> list[Frame]:
+        """Take the frames that are there, without waiting; all must be of ``kind``. Raises what ``receive`` raises."""
+        frames, self._waiting = self._waiting, []
+        with suppress(BlockingIOError):
+            frames += self._read(0)
+        return [self._check(frame, (kind,)) for frame in frames]
+
+    def fileno(self) -> int:
+        """The descriptor to wait on for ``receive_now``."""
+        return self._connection.fileno()
+
+    def _read(self, timeout: float | None) -> list[Frame]:
+        try:
+            self._connection.settimeout(timeout)
+            data = self._connection.recv(_READ)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise UnavailableError("the host does not answer") from error
+        if not data:
+            raise UnavailableError("the host is gone")
+        return self._parser.feed(data)
+
+    @staticmethod
+    def _check(frame: Frame, kinds: tuple[str, ...]) -> Frame:
         if frame.kind == "error":
             code = quoted(frame.header.get("cause", HostRefused.code))
             raise HostRefused(quoted(frame.header.get("message", "refused by the host")), code=code)

@@ -1,8 +1,9 @@
 """The inner sandbox: one iApp, alone, inside the enclave.
 
-Bubblewrap makes new user, pid, ipc, uts, cgroup and network namespaces (the network is empty), the file system of
-``filesystem``, and loads the filter of ``seccomp``. Resource limits and a watchdog bound memory, processes, files and
-time. The iApp may be hostile: nothing it does makes ``run_sandboxed`` hang, and every end has a named cause.
+Bubblewrap makes new user, pid, ipc, uts, cgroup and network namespaces (the network is empty; an iApp whose manifest
+names hosts shares the enclave's, in which there is nobody but the agent), the file system of ``filesystem``, and loads
+the filter of ``seccomp``. Resource limits and a watchdog bound memory, processes, files and time. The iApp may be
+hostile: nothing it does makes ``run_sandboxed`` hang, and every end has a named cause.
 
 Its outputs are read through a directory handle taken before its first instruction ran; the handle keeps the small file
 system alive after all its processes are dead, so nothing changes while it is read.
@@ -74,7 +75,7 @@ class SandboxSpec:
     """What to run, with what in sight. ``environment`` is the whole of it: nothing of the agent's own is added.
 
     ``companions`` go on beside it. ``inherited`` are descriptors that the iApp gets under the same numbers; the agent's
-    copies are closed once it has them.
+    copies are closed once it has them. ``online``: it shares the enclave's own network, where a companion listens.
     """
 
     command: tuple[str, ...]
@@ -84,6 +85,7 @@ class SandboxSpec:
     limits: Limits
     companions: tuple[Companion, ...] = ()
     inherited: tuple[int, ...] = ()
+    online: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,8 @@ class _Rlimits:
 
 
 def _arguments(spec: SandboxSpec, handles: _Handles) -> list[str]:
-    arguments = ["--unshare-all", "--unshare-user", "--uid", str(IAPP_USER), "--gid", str(IAPP_USER)]
+    arguments = ["--unshare-all", *(["--share-net"] if spec.online else []), "--unshare-user"]
+    arguments += ["--uid", str(IAPP_USER), "--gid", str(IAPP_USER)]
     arguments += ["--hostname", "iapp", "--die-with-parent", "--new-session", "--info-fd", str(handles.info_for_bwrap)]
     arguments += system_arguments()
     for directory in masked_directories():
@@ -203,7 +206,8 @@ def _arguments(spec: SandboxSpec, handles: _Handles) -> list[str]:
         arguments += ["--proc", "/proc"]
     arguments += writable_arguments(spec.limits.disk_bytes)
     arguments += ["--remount-ro", "/", "--chdir", spec.working_directory]
-    return [*arguments, "--seccomp", handles.data(build_filter(Profile.IAPP, platform.machine()))]
+    profile = Profile.IAPP_ONLINE if spec.online else Profile.IAPP
+    return [*arguments, "--seccomp", handles.data(build_filter(profile, platform.machine()))]
 
 
 _ACCOUNTS = (

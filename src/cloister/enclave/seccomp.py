@@ -1,6 +1,10 @@
-"""System call filters: a small assembler for seccomp's classic BPF, and the two filters that are built with it.
+"""System call filters: a small assembler for seccomp's classic BPF, and the filters that are built with it.
 
-``iapp``: what an iApp may not do. ``agent``: the same without the calls that the agent's own sandbox launcher needs.
+``iapp``: what an iApp may not do. ``agent``: the same without the calls that the agent's own sandbox launcher needs. An
+iApp whose manifest names hosts is held by ``iapp-online``, which leaves it TCP sockets and ``connect``: its network is the
+enclave's own, where nobody is but the agent. A filter holds for all children, so the agent begins with ``agent-start``,
+which leaves TCP too, and takes it from itself (``agent``) as soon as it knows that the iApp has no use for it.
+
 Kernel interfaces whose bugs have broken sandboxes before, and every call newer than this table, are refused. An unknown
 processor, or a call in another processor mode (i386, x32), ends the process.
 
@@ -19,12 +23,15 @@ from cloister.errors import ConfigurationError
 
 _LOAD, _EQUAL, _GREATER, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+_NR, _ARCH, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32
 _X32_BIT = 0x40000000
 _NEWEST_KNOWN = 462
 """mseal, Linux 6.10. From 424 on, all processors number their calls alike."""
 
-_AF_UNIX, _AF_NETLINK = 1, 16
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_STREAMS = (0x1, 0x801, 0x80001, 0x80801)
+"""SOCK_STREAM, with and without SOCK_NONBLOCK and SOCK_CLOEXEC."""
+_TCP, _TCP_ULP = 6, 31
 _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -34,7 +41,19 @@ class Profile(StrEnum):
     """Whom a filter is for."""
 
     IAPP = "iapp"
+    IAPP_ONLINE = "iapp-online"
     AGENT = "agent"
+    AGENT_START = "agent-start"
+
+    @property
+    def is_iapp(self) -> bool:
+        """Whether it is for an iApp."""
+        return self in (Profile.IAPP, Profile.IAPP_ONLINE)
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it leaves TCP sockets."""
+        return self in (Profile.IAPP_ONLINE, Profile.AGENT_START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +142,8 @@ _IAPP_ONLY: dict[str, tuple[int | None, int | None]] = {
     "accept": (43, 202),
     "accept4": (288, 242),
 }
-_SOCKET, _SOCKETPAIR, _CLONE, _IOCTL = (41, 198), (53, 199), (56, 220), (16, 29)
+_CONNECT = "connect"
+_SOCKET, _SOCKETPAIR, _CLONE, _IOCTL, _SETSOCKOPT = (41, 198), (53, 199), (56, 220), (16, 29), (54, 208)
 _CLONE3 = 435
 
 
@@ -174,8 +194,10 @@ def build_filter(profile: Profile, machine: str) -> bytes:
     if architecture.x32:
         code.jump(_GREATER_EQUAL, _X32_BIT, yes="kill")
     denied = dict(_ALWAYS)
-    if profile is Profile.IAPP:
+    if profile.is_iapp:
         denied |= _IAPP_ONLY
+        if profile.is_online:
+            del denied[_CONNECT]
         # Its flags lie in memory, where a filter cannot read; C libraries fall back to clone.
         code.jump(_EQUAL, _CLONE3, yes="unknown")
     code.jump(_GREATER, _NEWEST_KNOWN, yes="unknown")
@@ -186,7 +208,9 @@ def build_filter(profile: Profile, machine: str) -> bytes:
     code.jump(_EQUAL, _SOCKET[column], yes="socket")
     code.jump(_EQUAL, _SOCKETPAIR[column], yes="socketpair")
     code.jump(_EQUAL, _IOCTL[column], yes="ioctl")
-    if profile is Profile.IAPP:
+    if profile.is_online:
+        code.jump(_EQUAL, _SETSOCKOPT[column], yes="setsockopt")
+    if profile.is_iapp:
         code.jump(_EQUAL, _CLONE[column], yes="clone")
     code.answer(_ALLOW)
     _append_argument_checks(code, profile)
@@ -203,12 +227,17 @@ def build_filter(profile: Profile, machine: str) -> bytes:
 
 def _append_argument_checks(code: _Assembler, profile: Profile) -> None:
     code.label("socket")
-    if profile is Profile.AGENT:
+    code.load(_ARG0)
+    if not profile.is_iapp:
         # Bubblewrap brings up the loopback device of the empty network over netlink.
-        code.load(_ARG0)
         code.jump(_EQUAL, _AF_NETLINK, yes="allow")
         code.jump(_EQUAL, _AF_UNIX, yes="allow")
+    if profile.is_online:
+        code.jump(_EQUAL, _AF_INET, yes="stream")
+        code.jump(_EQUAL, _AF_INET6, yes="stream")
     code.jump(_GREATER_EQUAL, 0, yes="no-network")
+    if profile.is_online:
+        _append_stream_checks(code)
     code.label("socketpair")
     code.load(_ARG0)
     code.jump(_EQUAL, _AF_UNIX, yes="allow", no="no-network")
@@ -221,3 +250,21 @@ def _append_argument_checks(code: _Assembler, profile: Profile) -> None:
     code.jump(_ANY_BIT, _NEW_NAMESPACES, yes="deny")
     code.label("allow")
     code.answer(_ALLOW)
+
+
+def _append_stream_checks(code: _Assembler) -> None:
+    """TCP and nothing else: no datagrams, no raw sockets, no other protocol over streams, no protocol on top of TCP."""
+    code.label("stream")
+    code.load(_ARG1)
+    for kind in _STREAMS:
+        code.jump(_EQUAL, kind, yes="protocol")
+    code.jump(_GREATER_EQUAL, 0, yes="no-network")
+    code.label("protocol")
+    code.load(_ARG2)
+    code.jump(_EQUAL, 0, yes="allow")
+    code.jump(_EQUAL, _TCP, yes="allow", no="no-network")
+    code.label("setsockopt")
+    code.load(_ARG1)
+    code.jump(_EQUAL, _TCP, no="allow")
+    code.load(_ARG2)
+    code.jump(_EQUAL, _TCP_ULP, yes="deny", no="allow")

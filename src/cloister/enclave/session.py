@@ -40,6 +40,8 @@ class TaskHint:
     sms: Address
     app_location: str
     app_digest: Bytes32
+    network: bool = False
+    """Whether the host carries an iApp's connections."""
 
 
 def parse_task_hint(header: object) -> TaskHint:
@@ -49,7 +51,7 @@ def parse_task_hint(header: object) -> TaskHint:
         DecodeError: a missing, unknown or malformed member.
     """
     keys = ("task_id", "worker", "chain_id", "hub", "sms", "app")
-    given = check_keys("task", header, required=keys)
+    given = check_keys("task", header, required=keys, optional=("network",))
     app = check_keys("app", given["app"], required=("multiaddr", "checksum"))
     location = app["multiaddr"]
     if not isinstance(location, str) or not 0 < len(location) <= 4096:
@@ -62,6 +64,7 @@ def parse_task_hint(header: object) -> TaskHint:
         sms=Address(str(given["sms"])),
         app_location=location,
         app_digest=Bytes32(str(app["checksum"])),
+        network=given.get("network") is True,
     )
 
 

@@ -139,6 +139,10 @@ MEANINGS = MappingProxyType(
         "SANDBOX_FAILED": Meaning(
             "The iApp's sandbox could not be built.", f"{_OURS} cloister doctor tells what a machine can do."
         ),
+        "NETWORK_REFUSED": Meaning(
+            "The iApp names hosts to connect to, and this worker's operator runs no such iApps.",
+            "Choose a workerpool whose workers do.",
+        ),
         "ENCLAVE_CHANNEL_BROKEN": Meaning("Enclave and worker did not understand each other.", f"{_OURS} {_AGAIN}"),
         "ENCLAVE_TIMEOUT": Meaning(
             "The enclave was not done at the task's deadline.",

@@ -64,6 +64,8 @@ class RelayTask:
     max_result_bytes: int = MAX_RESULT
     bulk: bool = False
     """Whether it is of a bulk request: then only the enclave learns which datasets it is for."""
+    network: bool = True
+    """Whether connections of its app are carried."""
 
     def to_json(self) -> dict[str, object]:
         """The header of the ``task`` frame."""
@@ -74,6 +76,7 @@ class RelayTask:
             "hub": self.hub,
             "sms": self.sms,
             "app": {"multiaddr": self.app_location, "checksum": self.app_checksum},
+            "network": self.network,
         }
 
 
