@@ -26,6 +26,7 @@ from cloister.sdk.history import History
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
 from cloister.sdk.policies import RulesGiven, StandingPolicy
+from cloister.sdk.private_files import PrivateFile
 from cloister.sdk.processing import Run
 from cloister.sdk.progress import Listener, silent
 from cloister.sdk.protection import ProtectedData
@@ -330,6 +331,7 @@ class AsyncDataProtector:
         app: App | str,
         args: str | None = None,
         input_files: Sequence[str] = (),
+        private_files: Sequence[PrivateFile] = (),
         secrets: Mapping[int, str] | None = None,
         data_max_price: str | int = 0,
         app_max_price: str | int = 0,
@@ -353,6 +355,7 @@ class AsyncDataProtector:
             app=app,
             args=args,
             input_files=input_files,
+            private_files=private_files,
             secrets=secrets,
             data_max_price=data_max_price,
             app_max_price=app_max_price,
@@ -390,6 +393,7 @@ class AsyncDataProtector:
         max_protected_data_per_task: int = 100,
         args: str | None = None,
         input_files: Sequence[str] = (),
+        private_files: Sequence[PrivateFile] = (),
         secrets: Mapping[int, str] | None = None,
         app_max_price: str | int = 0,
         workerpool_max_price: str | int = 0,
@@ -408,6 +412,7 @@ class AsyncDataProtector:
             max_protected_data_per_task=max_protected_data_per_task,
             args=args,
             input_files=input_files,
+            private_files=private_files,
             secrets=secrets,
             app_max_price=app_max_price,
             workerpool_max_price=workerpool_max_price,

@@ -20,6 +20,7 @@ from cloister.sdk.history import DataHistory, History
 from cloister.sdk.home import LOCAL
 from cloister.sdk.orders import Orders
 from cloister.sdk.policies import Policies, RulesGiven, StandingPolicy
+from cloister.sdk.private_files import PrivateFile
 from cloister.sdk.processing import Processing, Run
 from cloister.sdk.progress import Listener, silent
 from cloister.sdk.protection import ProtectedData, Protection
@@ -219,6 +220,7 @@ class DataProtector:
         app: App | str,
         args: str | None = None,
         input_files: Sequence[str] = (),
+        private_files: Sequence[PrivateFile] = (),
         secrets: Mapping[int, str] | None = None,
         data_max_price: str | int = 0,
         app_max_price: str | int = 0,
@@ -239,13 +241,15 @@ class DataProtector:
 
         Everything that can be refused is refused before money moves. ``budget`` is the most that the run may cost in all: the
         cheapest orders are taken, and what the stake lacks is deposited. ``encrypt_result=False`` makes the result public;
-        ``result_key``, the PEM of an RSA public key, seals it as iExec's clients open it.
+        ``result_key``, the PEM of an RSA public key, seals it as iExec's clients open it. ``input_files`` are URLs that anyone
+        can read; ``private_files`` (paths, or bytes) are sealed to the enclave.
         """
         request = Request(
             app=_address(app),
             dataset=None if protected_data is None else _address(protected_data),
             args=args,
             input_files=input_files,
+            private_files=private_files,
             secrets=secrets,
             data_max_price=parse_nrlc(data_max_price),
             app_max_price=parse_nrlc(app_max_price),
@@ -283,6 +287,7 @@ class DataProtector:
         max_protected_data_per_task: int = 100,
         args: str | None = None,
         input_files: Sequence[str] = (),
+        private_files: Sequence[PrivateFile] = (),
         secrets: Mapping[int, str] | None = None,
         app_max_price: str | int = 0,
         workerpool_max_price: str | int = 0,
@@ -303,6 +308,7 @@ class DataProtector:
             dataset=None,
             args=args,
             input_files=input_files,
+            private_files=private_files,
             secrets=secrets,
             app_max_price=parse_nrlc(app_max_price),
             workerpool_max_price=parse_nrlc(workerpool_max_price),
