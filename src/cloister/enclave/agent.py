@@ -20,7 +20,7 @@ from pathlib import Path
 from cloister.attestation.issuance import InputDigest, ReceiptClaims, build_receipt
 from cloister.enclave.attesters.attester import Attester
 from cloister.enclave.attesters.choice import choose_attester
-from cloister.enclave.bulk import BULK_NAME, WIDTH, BulkOutcome, build_report, dataset_use, fetch_slice
+from cloister.enclave.bulk import BULK_NAME, WIDTH, BulkOutcome, build_causes, build_report, dataset_use, fetch_slice
 from cloister.enclave.bundle import SOURCE_TARGET, Bundle
 from cloister.enclave.causes import AppError, Cause, TaskError
 from cloister.enclave.countersigning import fetch_countersignature
@@ -213,7 +213,7 @@ def _compute(
         _check_storage(params)
         inputs.fetch()
         host.send("report", {"status": "DATA_DOWNLOADED"})
-        spec = _build_spec(bundle, release, params, inputs.directory)
+        spec = _build_spec(bundle, release, params, inputs)
         if bundle.manifest.network:
             spec = connect(spec, Tunnels(host, bundle.manifest.network), bundle.library)
         pipe = open_pipe(host, session, keys, budget=_limit(release))
@@ -245,7 +245,7 @@ def _check_run(run: SandboxRun) -> None:
         raise AppError(run.cause, run.message)
 
 
-def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs: Path) -> SandboxSpec:
+def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs: _Inputs) -> SandboxSpec:
     resources = bundle.manifest.resources
     left = release.deadline - time.time() - _CLOSING_SECONDS
     if left <= 0:
@@ -255,8 +255,8 @@ def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs:
     interpreter = find_interpreter(bundle, support)
     return SandboxSpec(
         command=build_command(interpreter, params),
-        environment=build_environment(release, params, interpreter),
-        mounts=(Mount(bundle.source, SOURCE_TARGET), Mount(inputs, INPUT_DIRECTORY), *interpreter.mounts),
+        environment=build_environment(release, params, interpreter) | build_causes(inputs.bulk),
+        mounts=(Mount(bundle.source, SOURCE_TARGET), Mount(inputs.directory, INPUT_DIRECTORY), *interpreter.mounts),
         working_directory=SOURCE_TARGET,
         limits=Limits(
             memory_bytes=resources.memory_mib * _MIB,

@@ -15,6 +15,7 @@ from cloister.attestation.issuance import BulkUse, DatasetUse, InputDigest
 from cloister.enclave.causes import Cause, TaskError
 from cloister.enclave.host import HostChannel
 from cloister.enclave.inputs import fetch_dataset
+from cloister.errors import quoted
 from cloister.protocol.codec import Address
 from cloister.protocol.releases import BulkItem, RefusedDataset, ReleasedDataset
 
@@ -52,6 +53,12 @@ class BulkOutcome:
         """Return the item as the receipt has it."""
         use = None if self.dataset is None else dataset_use(self.dataset)
         return BulkUse(self.address.raw, use, None if self.digest is None else self.digest.sha256, self.cause)
+
+
+def build_causes(outcomes: tuple[BulkOutcome, ...] | None) -> dict[str, str]:
+    """Variables that tell the iApp why an item has no data; the requester reads the same in ``bulk.json``."""
+    failed = {} if outcomes is None else {item.index: item.cause for item in outcomes if item.cause is not None}
+    return {f"CLOISTER_DATASET_{number}_CAUSE": quoted(cause) for number, cause in failed.items()}
 
 
 def dataset_use(dataset: ReleasedDataset) -> DatasetUse:

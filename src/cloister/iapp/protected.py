@@ -34,7 +34,7 @@ class Item:
     @property
     def available(self) -> bool:
         """Whether there is anything to read."""
-        return self.path.is_file()
+        return self.cause is None and self.path.is_file()
 
     @overload
     def read(self, path: str, type: Literal["string"]) -> str: ...
