@@ -18,8 +18,9 @@ from cloister.enclave import measurement
 from cloister.enclave.processes import tree_of
 from cloister.errors import ConfigurationError
 from cloister.worker.relay import EnclaveFailed
-from cloister.worker.runtimes.bubblewrap import AGENT_PARTS, BubblewrapRuntime
+from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 from cloister.worker.runtimes.runtime import EnclaveProcess
+from cloister.worker.runtimes.view import AGENT_PARTS
 
 Make = Callable[..., World]
 
@@ -112,7 +113,7 @@ def test_kill_ends_everything(world: Make, runtime: BubblewrapRuntime) -> None:
 def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
-        "from cloister.worker.runtimes.bubblewrap import AGENT_PARTS, BubblewrapRuntime\n"
+        "from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime\n"
         "from cloister.worker.runtimes.runtime import EnclaveSpec, Platform\n"
         "process = BubblewrapRuntime().launch(EnclaveSpec(Platform('simulated')))\n"
         "process.channel.recv(1000)\nprint('up', flush=True)\ntime.sleep(600)\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import CloisterError, NotFound, UnavailableError
-from cloister.worker.runtimes.bubblewrap import AGENT_PARTS
+from cloister.worker.runtimes.view import AGENT_PARTS
 from cloister.worker.vm.builder import PACKAGE_ROOT, build_image
 from cloister.worker.vm.image import Image, load_image
 

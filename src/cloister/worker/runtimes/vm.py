@@ -23,7 +23,9 @@ from pathlib import Path
 
 from cloister.errors import UnavailableError, quoted
 from cloister.worker.programs import find_program
+from cloister.worker.runtimes.process import HostProcess, open_channel
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec
+from cloister.worker.runtimes.view import ENVIRONMENT
 from cloister.worker.vm.image import VARIABLES, Image
 from cloister.worker.vm.qemu import (
     KVM_DEVICE,
@@ -43,7 +45,6 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;=?]*[A-Za-z]")
 """The firmware clears a screen that is not there."""
 _FIRST_USER = 1_900_000_000
 _USERS = 1 << 24
-_BUFFER = 4 << 20
 _POLL_SECONDS = 0.1
 _CONSOLE_TAIL = 16_000
 _CONSOLE_LINE = 300
@@ -143,7 +144,7 @@ class VmRuntime:
                 )
                 process = subprocess.Popen(
                     [*self._confine(user), *build_command(self._options, self.accelerator, self._image, launch)],
-                    env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
+                    env=ENVIRONMENT,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -168,8 +169,8 @@ class VmRuntime:
         return [*command, "--"]
 
 
-class VmProcess:
-    """Implements ``EnclaveProcess``."""
+class VmProcess(HostProcess):
+    """A machine; its ``pid`` is QEMU's. ``owned`` is what it has of this host: its folder, its TPM."""
 
     def __init__(
         self,
@@ -179,29 +180,9 @@ class VmProcess:
         owned: ExitStack,
         starter: VmRuntime,
     ) -> None:
-        self._process = process
         # As long as this machine is wanted, so is the thread that started it.
-        self._starter = starter
-        self._channel = channel
-        self._spec = spec
+        super().__init__(process, channel, spec, words=process.stdout, starter=starter)
         self._owned = owned
-        self._lock = threading.Lock()
-        self._console = b""
-        self._listener = threading.Thread(target=self._listen, name="machine-console", daemon=True)
-        self._listener.start()
-
-    @property
-    def channel(self) -> socket.socket:
-        return self._channel
-
-    @property
-    def spec(self) -> EnclaveSpec:
-        return self._spec
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process id."""
-        return self._process.pid
 
     def wait_ready(self, seconds: float, closed: threading.Event) -> None:
         """Wait for the agent's first byte, and leave it where it is.
@@ -232,55 +213,38 @@ class VmProcess:
             time.sleep(_POLL_SECONDS)  # QEMU is gone or going: its end is seen next
         return False
 
-    def _listen(self) -> None:
-        """Keep the last of what the console said: why a machine did not boot, and how its agent ended."""
-        console = self._process.stdout
-        if console is None:
-            return
-        with console:
-            while data := os.read(console.fileno(), 4096):
-                self._console = (self._console + data)[-_CONSOLE_TAIL:]
+    def _keep(self, said: bytes, data: bytes) -> bytes:
+        """The last of what the console said: why a machine did not boot, and how its agent ended."""
+        return (said + data)[-_CONSOLE_TAIL:]
 
     def start_problem(self) -> str:
         """The line of the console that says why: a panic, the boot's own word, or the last one."""
         if self._process.poll() is not None:
             self._listener.join(1.0)
-        console = _ESCAPES.sub("", self._console.decode(errors="replace"))
+        console = _ESCAPES.sub("", self._said.decode(errors="replace"))
         lines = [line.strip() for line in console.splitlines() if line.strip()]
         telling = [line for line in lines if any(sign in line for sign in _SIGNS)]
         return (telling or lines[-1:] or [""])[0][-_CONSOLE_LINE:]
 
     def wait(self, timeout: float | None = None) -> int | None:
         """The agent's exit code where the machine told it, else QEMU's."""
-        try:
-            code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        code = super().wait(timeout)
+        if code is None:
             return None
         self._listener.join(1.0)
-        self._clean()
-        _, found, rest = self._console.rpartition(ENDED)
+        _, found, rest = self._said.rpartition(ENDED)
         if found:
             with suppress(ValueError):
                 return int(rest.split(b"\n")[0].strip()[:8])
         return code
 
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._channel.close()
-        self._clean()
-
     def _clean(self) -> None:
         """End the TPM and remove the machine's folder; the channel stays open for what is still in it."""
-        with self._lock:
-            self._owned.pop_all().close()
+        self._owned.pop_all().close()
 
 
 def _pair(own: ExitStack, inherited: ExitStack) -> tuple[socket.socket, socket.socket]:
     """Two ends of a socket: ours lives on with the process, theirs is closed here once QEMU has it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours, theirs = open_channel()
     inherited.callback(theirs.close)
-    for end in (ours, theirs):
-        with suppress(OSError):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
     return ours, theirs

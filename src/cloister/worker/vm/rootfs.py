@@ -18,7 +18,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
 from cloister.errors import ConfigurationError, UnavailableError, VerificationError, quoted
-from cloister.worker.runtimes.bubblewrap import AGENT_PARTS
+from cloister.worker.runtimes.view import AGENT_PARTS
 from cloister.worker.vm.packages import Package, package_files
 from cloister.worker.vm.tree import Tree
 
