@@ -217,6 +217,20 @@ def test_complete() -> None:
     assert len(outcome.authorization) == 65
 
 
+def test_updates_are_handed_on_in_their_order() -> None:
+    services = Services()
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.open_session()
+        send_progress(agent, 100)
+        agent.give_result()
+        agent.done()
+
+    relay(script, services)
+    assert services.updates == [(number, b"update") for number in range(1, 101)]
+
+
 def ask(
     kind: str, header: dict[str, object] | None = None, body: bytes = b"", times: int = 1
 ) -> Callable[[Agent], None]:
@@ -228,6 +242,11 @@ def ask(
             agent.take()
 
     return script
+
+
+def send_progress(agent: Agent, count: int) -> None:
+    for number in range(1, count + 1):
+        agent.send("progress", {"number": number}, b"update")
 
 
 def with_session(*steps: Callable[[Agent], None]) -> Callable[[Agent], None]:
@@ -247,6 +266,12 @@ BROKEN: dict[str, Callable[[Agent], None]] = {
     "many reports": ask("report", {"status": "x"}, times=40),
     "logs that are no text": ask("logs", body=b'{"stdout":1,"stderr":""}'),
     "logs of another form": ask("logs", body=b"[]"),
+    "progress without a session": ask("progress", {"number": 1}, b"update"),
+    "progress out of turn": with_session(lambda agent: agent.send("progress", {"number": 2}, b"update")),
+    "progress twice": with_session(*2 * [lambda agent: agent.send("progress", {"number": 1}, b"update")]),
+    "progress without a number": with_session(lambda agent: agent.send("progress", {"number": True}, b"update")),
+    "progress too long": with_session(lambda agent: agent.send("progress", {"number": 1}, bytes(4097))),
+    "progress without end": with_session(lambda agent: send_progress(agent, 101)),
     "rubbish": lambda agent: agent.connection.sendall(os.urandom(64)),
     "header of 4 GiB": lambda agent: agent.connection.sendall(b"\xff" * 8),
     "another version": lambda agent: agent.send("ready", {"version": 9}),

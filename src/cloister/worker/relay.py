@@ -314,6 +314,8 @@ class _Relay:
 
     def _hear_progress(self, frame: Frame) -> None:
         number = frame.header.get("number")
+        if self._challenge is None:
+            raise DecodeError("the agent tells of progress without a session")
         if number != self._asked["progress"] or isinstance(number, bool) or len(frame.body) > UPDATE_CAP:
             raise DecodeError(f"the agent's progress {quoted(number)} is out of turn or too long")
         self._services.progress(self._asked["progress"], frame.body)
