@@ -126,6 +126,10 @@ MEANINGS = MappingProxyType(
             "An input file is not to be had: missing, too large, refused, or not at a public address.",
             "Open its URL from elsewhere; workers fetch from public addresses only.",
         ),
+        "PRE_COMPUTE_INPUT_FILE_DECRYPTION_FAILED": Meaning(
+            "A private input file does not open with the key that the request gave: another key, or changed on its way.",
+            "Run again with private_files (--private-file), which seals the files anew and pushes their key.",
+        ),
         "PRE_COMPUTE_FAILED_UNKNOWN_ISSUE": Meaning("The enclave failed before the iApp began.", f"{_OURS} {_AGAIN}"),
         # --- the enclave and its session ---
         "TEE_SESSION_GENERATION_FAILED": Meaning(

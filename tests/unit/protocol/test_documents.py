@@ -361,6 +361,14 @@ def test_params_are_written_as_iexecs_clients_write_them() -> None:
     assert build_params(params) == '{"iexec_args":"hello","iexec_result_storage_provider":"ipfs"}'
 
 
+def test_the_key_of_private_files_is_a_secret_of_the_request() -> None:
+    params = RequestParams(iexec_secrets={3: "a"}, cloister_input_key=3)
+    assert build_params(params) == '{"iexec_secrets":{"3":"a"},"cloister_input_key":3}'
+    assert parse_params(build_params(params)) == params
+    with pytest.raises(InputError, match="cloister_input_key: 2 is not the number of a secret"):
+        RequestParams(iexec_secrets={3: "a"}, cloister_input_key=2)
+
+
 def test_params_in_other_forms() -> None:
     assert parse_params("--epochs 5") == RequestParams(iexec_args="--epochs 5")
     assert parse_params("") == parse_params("{}") == RequestParams()
@@ -396,6 +404,12 @@ def test_params_in_other_forms() -> None:
         {"bulk_cid": 5},
         {"cloister_result_key": "AB" * 32},
         {"cloister_purpose": "Research!"},
+        {"cloister_input_key": 1},
+        {"cloister_input_key": 2, "iexec_secrets": {"1": "a"}},
+        {"cloister_input_key": "1", "iexec_secrets": {"1": "a"}},
+        {"cloister_input_key": True, "iexec_secrets": {"1": "a"}},
+        {"cloister_input_key": 1.0, "iexec_secrets": {"1": "a"}},
+        {"cloister_input_key": [1], "iexec_secrets": {"1": "a"}},
     ],
 )
 def test_bad_params_are_refused(members: dict[str, Any]) -> None:
