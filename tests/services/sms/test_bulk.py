@@ -270,6 +270,29 @@ def put_policy(world: BulkWorld, policy: AccessPolicy) -> None:
     assert world.ask("PUT", target, body=body, headers={"authorization": header})[0] == 204
 
 
+def test_logs_need_the_word_of_every_owner_in_the_slice(file_world: BulkWorld) -> None:
+    """Abuse 64: one who did not allow it is enough; one whose data is not released does not count."""
+    world = file_world
+    silent, ended = AccessPolicy(bytes(16)), AccessPolicy(b"e" * 16, valid_until=START)
+    allowing = AccessPolicy(bytes(16), logs=True)
+    for policy in (silent, ended, allowing):
+        put_policy(world, policy)
+
+    def with_policy(index: int, policy: AccessPolicy) -> DatasetOrder:
+        return world.regrant(index, salt=policy_salt(policy))
+
+    for others, logs in (
+        ([with_policy(1, allowing), with_policy(2, allowing)], True),
+        ([with_policy(1, allowing), with_policy(2, silent)], False),
+        ([with_policy(1, allowing), world.orders[2]], False),
+        ([with_policy(1, allowing), with_policy(2, ended)], True),
+    ):
+        world.offer([[with_policy(0, allowing), *others]])
+        assert world.released().logs is logs
+    world.offer([[with_policy(0, ended), with_policy(1, ended)]])
+    assert not world.released().logs
+
+
 def test_access_policies_hold_item_by_item(file_world: BulkWorld) -> None:
     world = file_world
     ended = AccessPolicy(bytes(16), valid_until=START)
@@ -296,6 +319,7 @@ def test_access_policies_hold_item_by_item(file_world: BulkWorld) -> None:
     release = world.released()
     assert causes(release) == ["no-longer-valid", "policy-missing", "purpose-missing"]
     assert release.max_result_bytes == world.settings.max_result_bytes
+    assert not release.logs
     world.offer([[with_policy(2, purpose), with_policy(0, loose)]], cloister_purpose="research")
     release = world.released(purposes=("research",))
     assert (causes(release), release.max_result_bytes) == ([None, None], 1)

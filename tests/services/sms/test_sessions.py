@@ -318,6 +318,47 @@ def test_purposes_and_enclaves_of_a_policy_hold(world: World) -> None:
     assert world.refusal() == "enclave-refused"
 
 
+def keep_app_secret(world: World) -> None:
+    challenge = authorization.sms_app_challenge(APP, "the developer's")
+    status, _ = world.set_secret("POST", f"/apps/{APP}/secrets", "the developer's", challenge, world.app_owner)
+    assert status == 204
+
+
+def test_logs_need_the_word_of_the_data_owner(world: World) -> None:
+    """Abuse 64: what an app prints may be the data."""
+    assert not world.released().logs, "a grant without a policy"
+    grant_with(world, AccessPolicy(bytes(16)))
+    assert not world.released().logs
+    grant_with(world, AccessPolicy(bytes(16), logs=True), nonce=51)
+    assert world.released().logs
+
+
+def test_an_app_secret_is_read_by_its_owner_alone(world: World) -> None:
+    """Abuse 64: the data's owner allows logs, but the secret is another's."""
+    grant_with(world, AccessPolicy(bytes(16), logs=True))
+    keep_app_secret(world)
+    release = world.released()
+    assert (release.app_secret, release.logs) == ("the developer's", False)
+    # The developer runs the app on data whose owner allows it: then nothing of others is in it.
+    world.deal = dataclasses.replace(world.deal, requester=world.app_owner.address)
+    world.put_on_chain()
+    assert world.released().logs
+    # Without the owner's word the developer's own secret opens nothing.
+    grant_with(world, AccessPolicy(b"n" * 16), nonce=52)
+    assert not world.released().logs
+
+
+def test_without_data_a_secret_of_the_app_decides_alone(world: World) -> None:
+    world.deal = dataclasses.replace(world.deal, dataset=Resource())
+    world.put_on_chain()
+    assert not world.released().logs, "nothing of others is there, so there is nothing to allow"
+    keep_app_secret(world)
+    assert not world.released().logs
+    world.deal = dataclasses.replace(world.deal, requester=world.app_owner.address)
+    world.put_on_chain()
+    assert world.released().logs
+
+
 def test_policy_is_stored_under_its_own_hash_only(world: World) -> None:
     policy = AccessPolicy(bytes(16), valid_until=START + 60)
     body = canonical_json(policy.to_json())
