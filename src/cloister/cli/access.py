@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cloister.cli.session import Session, jsonable, options, party
+from cloister.cli.session import Session, deployed_app, jsonable, options, party
 
 
 @click.group()
@@ -52,9 +52,10 @@ def grant(
 
         rules = load_rules(hardware)
     with session.progress() as listener:
-        granted = session.protector(listener).grant_access(
+        protector = session.protector(listener)
+        granted = protector.grant_access(
             protected_data,
-            app=app,
+            app=deployed_app(protector, app),
             user=party(session, user),
             price=price,
             accesses=accesses,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cloister.cli.requests import Asked, request_options
-from cloister.cli.session import Session, options
+from cloister.cli.session import Session, deployed_app, options
 
 REQUEST_CAP = 64 * 1024
 
@@ -39,6 +39,7 @@ def prepare(
     """Sign one request for APP on all data granted to you with --bulk, and write it to a file. Nothing is paid yet."""
     with session.progress() as listener:
         protector = session.protector(listener)
+        app = deployed_app(protector, app)
         request = protector.prepare_bulk_request(
             _chosen(session, protector, app, grants, owner),
             app=app,

@@ -107,6 +107,8 @@ class StepDisplay:
             self._display.update(row, completed=share)
         if step.fraction is not None:
             self._display.update(row, completed=min(0.99, step.fraction))
+        if step.fraction is not None:
+            self._display.update(row, completed=min(0.99, step.fraction))
         if step.finished:
             self._display.update(row, completed=1)
         if detail:

@@ -23,6 +23,13 @@ _OPTIONS = (
         "--input-file", "input_files", multiple=True, metavar="URL", help="Public file the app gets; may be repeated."
     ),
     click.option(
+        "--private-file",
+        "private_files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="File of yours that only the enclave can open; may be repeated.",
+    ),
+    click.option(
         "--secret",
         "secrets",
         multiple=True,
@@ -44,6 +51,7 @@ class Asked:
 
     args: str | None
     input_files: tuple[str, ...]
+    private_files: tuple[Path, ...]
     secrets: tuple[str, ...]
     app_price: str
     workerpool_price: str
@@ -61,6 +69,7 @@ class Asked:
         return {
             "args": self.args,
             "input_files": self.input_files,
+            "private_files": self.private_files,
             "secrets": {number: read_secret(value) for number, value in numbered(self.secrets).items()},
             "app_max_price": self.app_price,
             "workerpool_max_price": self.workerpool_price,

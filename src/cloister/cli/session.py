@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -85,6 +86,28 @@ def party(session: Session, who: str | None) -> str | None:
     from cloister.sdk.wallet import Wallet
 
     return Wallet.demo(who, LOCAL if "://" in session.network else session.network).address
+
+
+def deployed_app(protector: DataProtector, given: str) -> str:
+    """An app's address; for a project's folder that of the app that was deployed from it last, on this network.
+
+    Raises:
+        InputError: neither an address nor a folder. NotFound: nothing was deployed from there.
+    """
+    from cloister.errors import InputError, NotFound
+    from cloister.generator.deployments import deployments_on
+
+    if given.startswith("0x"):
+        return given
+    folder = Path(given)
+    if not folder.is_dir():
+        raise InputError(
+            f"{given} is neither an address nor a folder", hint="an app is 0x… or the folder it was deployed from"
+        )
+    found = deployments_on(folder, protector.connection)
+    if not found:
+        raise NotFound(f"nothing was deployed from {given} on this network", hint=f"cloister iapp deploy {given}")
+    return max(enumerate(found), key=lambda item: (item[1].deployed_at, item[0]))[1].address
 
 
 def options(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloister.cli.requests import Asked, request_options
-from cloister.cli.session import Session, options
+from cloister.cli.session import Session, deployed_app, options
 
 if TYPE_CHECKING:
     from cloister.sdk.data_protector import DataProtector
@@ -56,11 +56,12 @@ def run(
     output: Path | None,
     asked: Asked,
 ) -> None:
-    """Run APP in an enclave, wait, open the result."""
+    """Run APP (an address, or the folder it was deployed from) in an enclave, wait, open the result."""
     from cloister.errors import InputError
 
     with session.progress() as listener:
         protector = session.protector(listener)
+        app = deployed_app(protector, app)
         if len(protected_data) > 1:
             if budget is not None:
                 raise InputError(
