@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cloister.errors import Denied, InputError, NotFound
+from cloister.errors import Denied, InputError, NotFound, quoted
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
-from cloister.protocol.orders import AppOrder, sign_order
+from cloister.protocol.orders import AppOrder, OrderKind, sign_order
 from cloister.protocol.tags import TDX, TEE
 from cloister.protocol.units import INFINITE_VOLUME, parse_nrlc
 from cloister.sdk.connection import Connection
@@ -19,6 +19,9 @@ from cloister.sdk.progress import Listener, Progress, counted
 from cloister.storage.multiaddr import build_multiaddr, parse_multiaddr
 
 READ_SIZE = 1 << 20
+STORED = "/ipfs/"
+BUNDLE_CAP = 4 << 30
+"""Largest bundle or image that is downloaded, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,24 @@ class App:
     owner: Address
     multiaddr: str
     checksum: Bytes32
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON for machines."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An app order that stands on the market. ``price`` is in nRLC, ``remaining`` counts runs; ``user`` and ``dataset`` are
+    None when it is for any.
+    """
+
+    order_hash: Bytes32
+    price: int
+    remaining: int
+    uses: int
+    user: Address | None
+    dataset: Address | None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON for machines."""
@@ -135,11 +156,66 @@ class IApps:
         for index in range(connection.apps.balance_of(who, block=block)):
             yield self.show(connection.apps.entry_of_owner(who, index, block=block))
 
-    def push_secret(self, app: str, secret: str) -> None:
-        """Give the app a secret that only its enclaves get. It cannot be changed later.
+    def offers(self, app: str) -> Iterator[Offer]:
+        """What of the app stands on the market and is not used up, for whomever it is."""
+        connection = self._connection
+        for record in connection.market.orders(
+            OrderKind.APP, app=Address(app), dataset="any", requester="any", workerpool="any"
+        ):
+            order = record.order
+            if not isinstance(order, AppOrder):
+                continue
+            # The chain knows first what is closed or used up; the market follows a little later.
+            left = order.volume - connection.hub.consumed(record.order_hash, block="latest")
+            if left > 0:
+                yield Offer(
+                    record.order_hash,
+                    order.appprice,
+                    left,
+                    order.volume,
+                    None if order.requesterrestrict == ZERO_ADDRESS else order.requesterrestrict,
+                    None if order.datasetrestrict == ZERO_ADDRESS else order.datasetrestrict,
+                )
+
+    def open_bundle(self, app: str, *, length: int | None = None) -> Iterator[bytes]:
+        """Yield what storage has of the app's bundle (its first ``length`` bytes), proven to be the content that the chain
+        names; that it has the app's checksum is for the caller to prove.
 
         Raises:
-            Conflict: the app has one.
+            NotFound: no such app, or storage does not have it. InputError: it is not in storage, but on a registry.
+        """
+        shown = self.show(app)
+        if not shown.multiaddr.startswith(STORED):
+            raise InputError(
+                f"the app is at {quoted(shown.multiaddr)}, which is not in the network's storage",
+                hint="only what lies in storage is read",
+            )
+        store = self._connection.store
+        reference = shown.multiaddr.removeprefix(STORED)
+        if length is not None:
+            length = min(length, store.stat(reference).size)
+        return store.open(reference, length=length, cap=BUNDLE_CAP)
+
+    def bundle_size(self, app: str) -> int:
+        """How many bytes storage says the app's bundle has.
+
+        Raises:
+            as :meth:`open_bundle`.
+        """
+        shown = self.show(app)
+        if not shown.multiaddr.startswith(STORED):
+            raise InputError(f"the app is at {quoted(shown.multiaddr)}, which is not in the network's storage")
+        return self._connection.store.stat(shown.multiaddr.removeprefix(STORED)).size
+
+    def has_secret(self, app: str) -> bool:
+        """Whether the app was given a secret."""
+        return self._connection.sms.has_app_secret(Address(app))
+
+    def push_secret(self, app: str, secret: str) -> None:
+        """Give the app a secret that only its enclaves get. It cannot be changed later; the same again changes nothing.
+
+        Raises:
+            Conflict: the app has another one.
         """
         self._connection.sms.push_app_secret(Address(app), secret, self._connection.signer)
 

@@ -17,7 +17,7 @@ from cloister.protocol.tags import TEE_TDX, Tag
 from cloister.protocol.units import INFINITE_VOLUME
 from cloister.sdk.access import Grant, When
 from cloister.sdk.account import Account, Balances
-from cloister.sdk.apps import App, IApps
+from cloister.sdk.apps import App, IApps, Offer
 from cloister.sdk.bulk import Access as BulkAccess
 from cloister.sdk.bulk import BulkRequest, BulkStatus
 from cloister.sdk.data_protector import DataProtector
@@ -98,8 +98,28 @@ class AsyncIApps:
         async for item in _each(items):
             yield item
 
+    async def offers(self, app: str) -> AsyncIterator[Offer]:
+        """What of the app stands on the market and is not used up, for whomever it is."""
+        items = await asyncio.to_thread(self._twin.offers, app)
+        async for item in _each(items):
+            yield item
+
+    async def open_bundle(self, app: str, *, length: int | None = None) -> AsyncIterator[bytes]:
+        """Yield what storage has of the app's bundle (its first ``length`` bytes), proven to be the content that the chain"""
+        items = await asyncio.to_thread(self._twin.open_bundle, app, length=length)
+        async for item in _each(items):
+            yield item
+
+    async def bundle_size(self, app: str) -> int:
+        """How many bytes storage says the app's bundle has."""
+        return await asyncio.to_thread(self._twin.bundle_size, app)
+
+    async def has_secret(self, app: str) -> bool:
+        """Whether the app was given a secret."""
+        return await asyncio.to_thread(self._twin.has_secret, app)
+
     async def push_secret(self, app: str, secret: str) -> None:
-        """Give the app a secret that only its enclaves get. It cannot be changed later."""
+        """Give the app a secret that only its enclaves get. It cannot be changed later; the same again changes nothing."""
         return await asyncio.to_thread(self._twin.push_secret, app, secret)
 
 
