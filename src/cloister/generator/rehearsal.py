@@ -152,6 +152,7 @@ class Stage:
             self._platform = ThrowawayPlatform()
         if self._runtime is None:
             self._runtime = BubblewrapRuntime()
+        self._platform.note_launch()
         return self._runtime.launch(EnclaveSpec(Platform("simulated", self._platform.material)))
 
     def rehearse(

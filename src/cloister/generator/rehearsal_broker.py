@@ -61,9 +61,15 @@ class ThrowawayPlatform:
         self.material = build_platform(key.private_bytes_raw(), certificate)
         self._roots = frozenset({build_root_fingerprint(root)})
 
+        self._launched: frozenset[bytes] = frozenset()
+
+    def note_launch(self) -> None:
+        """An agent is started now: it is the one that is trusted, whatever is saved over it while it waits."""
+        self._launched |= {measure_agent()}
+
     def policy(self) -> EnclavePolicy:
-        """Trust the agent as it lies on disk now."""
-        return EnclavePolicy(EvidenceKind.SIMULATED, self._roots, frozenset({measure_agent()}))
+        """Trust the agents that were started here."""
+        return EnclavePolicy(EvidenceKind.SIMULATED, self._roots, self._launched)
 
 
 class Broker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from cloister.protocol.progress import ProgressMessage, parse_message, parse_upd
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePrivateKey
+from cloister.worker.addresses import Addresses
+from cloister.worker.connecting import Connector
 
 if TYPE_CHECKING:
     from cloister.storage.cid import Block, Cid
@@ -42,6 +45,7 @@ class RehearsalHost:
     heard: Heard
     times: dict[str, float] = field(default_factory=dict)
     progress_heard: list[ProgressMessage] = field(default_factory=list)
+    connector: Connector = field(default_factory=lambda: Connector(Addresses()))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
         return self.broker.nonce(task_id)
@@ -67,6 +71,9 @@ class RehearsalHost:
         with self.result.open("wb") as file:
             for chunk in chunks:
                 file.write(chunk)
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        return self.connector.connect(host, port)
 
     def report(self, status: str) -> None:
         self.times.setdefault(status, time.monotonic())

@@ -9,6 +9,7 @@ from cloister.cli.lazy import LazyCommands
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("cloister.cli.iapp.init:init", "Make a project that runs, from a template."),
     "test": ("cloister.cli.iapp.test:test", "Run an iApp here as production would, on mock data."),
+    "mock": ("cloister.cli.iapp.mock:mock", "Make mock protected data from a schema or in the shape of real data."),
     "build": ("cloister.cli.iapp.build:build", "Build an iApp into one bundle: same source, same digest."),
     "lock": ("cloister.cli.iapp.build:lock", "Lock dependencies: exact versions with hashes."),
     "verify": ("cloister.cli.iapp.verify:verify", "Prove that a deployed iApp is this source."),
