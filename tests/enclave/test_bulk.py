@@ -354,6 +354,7 @@ def services_over(fetcher: object, sms: object = None) -> HostServices:
         sms=sms,  # type: ignore[arg-type]
         hub=None,  # type: ignore[arg-type]
         fetcher=fetcher,  # type: ignore[arg-type]
+        connector=None,  # type: ignore[arg-type]
         patience=lambda: Patience(0.05, 0.1, time.monotonic() + 1.0, off),
         heard=lambda _: None,
     )

@@ -93,6 +93,9 @@ class Services:
     def progress(self, number: int, update: bytes) -> None:
         self.updates.append((number, update))
 
+    def connect(self, host: str, port: int) -> socket.socket:
+        raise NotFound(f"no {host}")
+
     def report(self, status: str) -> None:
         self.reports.append(status)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +45,8 @@ from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePublicKey
 from cloister.sealing.keys import ContentFormat, build_content_key, generate_content_key, seal_content
 from cloister.services.sms.statements import OpenedSession, describe_session
+from cloister.worker.addresses import Addresses
+from cloister.worker.connecting import Connector
 from cloister.worker.relay import RelayOutcome, RelayTask, run_relay
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec, Platform, Runtime
 
@@ -115,6 +118,8 @@ class World:
     """Signs receipts in place of the SMS."""
     refusals: dict[str, CloisterError] = field(default_factory=dict)
     fetched: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    connector: Connector = field(default_factory=lambda: Connector(Addresses()))
+    network: bool = True
     nonce_value: Bytes32 = field(default_factory=lambda: Bytes32.from_raw(os.urandom(32)))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
@@ -181,6 +186,9 @@ class World:
         self.result = b"".join(chunks)
         assert len(self.result) == size
 
+    def connect(self, host: str, port: int) -> socket.socket:
+        return self.connector.connect(host, port)
+
     def report(self, status: str) -> None:
         self.reports.append(status)
 
@@ -201,6 +209,7 @@ class World:
             input_files=params_files,
             deadline=int(time.time()) + 60,
             bulk=self.release.bulk is not None,
+            network=self.network,
         )
 
     def run(self, runtime: Runtime, process: EnclaveProcess | None = None) -> RelayOutcome:
@@ -214,12 +223,13 @@ class World:
             return {name: opened.read(name) for name in opened.namelist()}
 
 
-def write_iapp(folder: Path, code: str, **resources: int) -> Path:
+def write_iapp(folder: Path, code: str, network: tuple[str, ...] = (), **resources: int) -> Path:
     """A source folder of one file."""
     folder.mkdir(parents=True, exist_ok=True)
     limits = {"memory_mib": 256, "disk_mib": 16, "seconds": 20, "processes": 16} | resources
     (folder / "iapp.toml").write_text(
         'name = "tiny"\nversion = "1.0.0"\nentrypoint = "main.py"\nruntime = "python3"\npurposes = ["research"]\n'
+        f"network = {list(network)}\n"
         "[resources]\n" + "".join(f"{key} = {value}\n" for key, value in limits.items())
     )
     (folder / "main.py").write_text(code)
@@ -235,10 +245,13 @@ def build_world(
     data_format: ContentFormat = ContentFormat.AES256_GCM_HKDF_1MB,
     inputs: dict[str, bytes] | None = None,
     resources: dict[str, int] | None = None,
+    network: tuple[str, ...] = (),
     **release: object,
 ) -> World:
     """Everything for one run of ``code``."""
-    bundle = build_bundle(write_iapp(folder, code, **(resources or {})), folder.parent / f"{folder.name}.bundle")
+    bundle = build_bundle(
+        write_iapp(folder, code, network, **(resources or {})), folder.parent / f"{folder.name}.bundle"
+    )
     content = {APP_LOCATION: bundle.path.read_bytes()} | (inputs or {})
     dataset = None
     if data is not None:

@@ -34,7 +34,9 @@ from cloister.protocol.params import parse_params
 from cloister.protocol.results import build_results_location, result_hash
 from cloister.protocol.tasks import Contribution, ContributionStatus, Task, TaskStatus
 from cloister.storage.content import ContentStore
+from cloister.worker.addresses import Addresses
 from cloister.worker.clock import ChainClock
+from cloister.worker.connecting import Connector
 from cloister.worker.contribution import build_contribution
 from cloister.worker.enclaves import Enclaves
 from cloister.worker.failures import TRANSIENT, TaskFailed, cause_of, failure_status
@@ -248,6 +250,7 @@ class Execution:
             sms=platform.sms,
             hub=platform.hub,
             fetcher=platform.fetcher,
+            connector=Connector(Addresses(platform.settings.networks), platform.settings.connect_to),
             patience=self._patience,
             heard=self._heard,
         )
@@ -264,6 +267,7 @@ class Execution:
             input_files=params.iexec_input_files,
             max_result_bytes=platform.settings.max_result,
             bulk=params.bulk_cid is not None,
+            network=platform.settings.app_network,
         )
         process = platform.enclaves.take()
         with closing(services):

@@ -7,8 +7,6 @@ of a redirect is checked anew.
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import time
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
@@ -18,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from cloister.errors import Denied, InputError, NotFound, TooLarge, UnavailableError, quoted
 from cloister.storage.content import ContentStore
+from cloister.worker.addresses import Addresses, Network
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 3
@@ -27,14 +26,6 @@ _SECONDS = {"app": 3600.0, "dataset": 6 * 3600.0, "input": 300.0}
 _LATER = frozenset({408, 425, 429})
 """Statuses that say: ask again later."""
 _PREFIXES = ("/ipfs/", "/p2p/", "ipfs://")
-
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that is public in IPv6 (RFC 4291); the rest is scoped, obsolete or not given to anyone."""
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_NO_SUCH_HOST = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ContentFetcher:
@@ -48,7 +39,7 @@ class ContentFetcher:
         self, store: ContentStore, *, allowed_networks: tuple[Network, ...] = (), gateway: str | None = None
     ) -> None:
         self._store = store
-        self._allowed = tuple(allowed_networks)
+        self._addresses = Addresses(allowed_networks)
         # Checked by CID like any other content, so nothing but public content can be had this way.
         self._prefixes = _PREFIXES if gateway is None else (*_PREFIXES, f"{gateway.rstrip('/')}/ipfs/")
 
@@ -99,7 +90,7 @@ class ContentFetcher:
             raise InputError(f"{quoted(url)} is not a plain web address") from error
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise InputError(f"{quoted(url)} is not a plain web address")
-        address = self._resolve(parts.hostname, port)
+        address = self._addresses.resolve(parts.hostname, port)[0]
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=max(1.0, min(30.0, deadline - time.monotonic())))
         pool: urllib3.HTTPConnectionPool
         if parts.scheme == "https":
@@ -116,43 +107,6 @@ class ContentFetcher:
             raise UnavailableError(f"{quoted(url)} does not answer") from error
         except ValueError as error:  # what may not stand in a request's lines
             raise InputError(f"{quoted(url)} is not a plain web address") from error
-
-    def _resolve(self, host: str, port: int) -> str:
-        """Resolve ``host`` to an address that may be asked: all of its addresses must be, so a name cannot hide one."""
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            if error.errno in _NO_SUCH_HOST:
-                raise NotFound(f"host {quoted(host)} is unknown") from error
-            raise UnavailableError(f"host {quoted(host)} is unknown") from error
-        except UnicodeError as error:
-            raise InputError(f"host {quoted(host)} is not a name") from error
-        except OSError as error:
-            raise UnavailableError(f"host {quoted(host)} is unknown") from error
-        addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found]
-        for address in addresses:
-            if not self._may_ask(address):
-                raise Denied(f"{quoted(host)} is at {address}, which is not a public address", code="private-address")
-        if not addresses:
-            raise UnavailableError(f"host {quoted(host)} has no address")
-        return str(addresses[0])
-
-    def _may_ask(self, address: IpAddress) -> bool:
-        real = _real_address(address)
-        if any(real.version == network.version and real in network for network in self._allowed):
-            return True
-        if isinstance(real, ipaddress.IPv6Address) and real not in _GLOBAL_UNICAST:
-            return False
-        return real.is_global and not real.is_multicast
-
-
-def _real_address(address: IpAddress) -> IpAddress:
-    """The IPv4 address that an IPv6 address stands for on the way (RFC 4291, 6052, 3056), or the address itself."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _redirected(url: str, target: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cloister.clients.sms import SmsClient
     from cloister.protocol.codec import Bytes32
     from cloister.protocol.countersigning import CountersignRequest
+    from cloister.worker.connecting import Connector
     from cloister.worker.fetching import ContentFetcher
 
 RESULT_FILE = "result.sealed"
@@ -49,6 +51,7 @@ class HostServices:
     sms: SmsClient
     hub: Hub
     fetcher: ContentFetcher
+    connector: Connector
     patience: Callable[[], Patience]
     heard: Callable[[str], None]
     _shared: SharedPatience = field(init=False, repr=False)
@@ -171,6 +174,10 @@ class HostServices:
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
         """Write the sealed result to disk, durably."""
         write_durably(self.folder / RESULT_FILE, chunks)
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Connect to a host that the app names: once, since the app itself knows what may be tried again."""
+        return self.connector.connect(host, port)
 
     def report(self, status: str) -> None:
         """Hear how far the agent is."""

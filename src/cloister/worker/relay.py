@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from cloister.errors import (
     VerificationError,
     quoted,
 )
+from cloister.protocol import tunnels
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.channel import Frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
@@ -35,6 +37,7 @@ from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest
 from cloister.worker.relay_channel import EnclaveFailed, Interrupted, RelayChannel
 from cloister.worker.relay_frames import FetchQuestion, parse_fetch, parse_logs, parse_result
 from cloister.worker.runtimes.runtime import EnclaveProcess
+from cloister.worker.tunnels import HostTunnels
 
 __all__ = ["EnclaveFailed", "RelayOutcome", "RelayServices", "RelayTask", "run_relay"]
 
@@ -107,6 +110,10 @@ class RelayServices(Protocol):
         """Take the sealed result. Reading ``chunks`` raises when the agent breaks off; then nothing may be kept."""
         ...
 
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Connect to a host that the app names. Called from other threads; the caller closes what it is given."""
+        ...
+
     def report(self, status: str) -> None:
         """Hear how far the agent is (``APP_DOWNLOADED``, ``DATA_DOWNLOADED``, ``COMPUTED``)."""
         ...
@@ -162,6 +169,7 @@ def run_relay(
         raise EnclaveFailed("ENCLAVE_CHANNEL_BROKEN", f"the channel failed: {error.strerror}") from error
     finally:
         process.kill()
+        relay.close()
         channel.close()
 
 
@@ -175,6 +183,7 @@ class _Relay:
         self._channel = channel
         self._task = task
         self._services = services
+        self._tunnels = HostTunnels(services.connect, channel.pass_on)
         self._asked: dict[str, int] = {}
         self._challenge: Address | None = None
         self._authorization = b""
@@ -195,6 +204,10 @@ class _Relay:
                 return self._finish(frame)
             self._answer(frame)
 
+    def close(self) -> None:
+        """End the app's connections."""
+        self._tunnels.close()
+
     def _answer(self, frame: Frame) -> None:
         match frame.kind:
             case "nonce":
@@ -208,6 +221,8 @@ class _Relay:
                 self._try(lambda: self._answer_countersign(frame))
             case "fetch":
                 self._try(lambda: self._answer_fetch(frame))
+            case tunnels.KIND if self._task.network:
+                self._tunnels.take(frame)
             case "report":
                 self._hear_report(frame)
             case "progress":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from cloister.errors import ConfigurationError, quoted
 from cloister.protocol.codec import Address
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from cloister.worker.addresses import Network
+from cloister.worker.connecting import parse_connect_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class WorkerSettings:
     allowed_networks: tuple[str, ...] = ()
     """Networks that are not public and that tasks may fetch from all the same, as ``127.0.0.0/8``. A requester chooses
     what is fetched, so whoever may ask this worker may then ask every server in them."""
+    app_network: bool = True
+    """Whether apps are run whose manifest names hosts to connect to. Others never connect anywhere."""
+    connect_to: Mapping[str, str] = field(default_factory=dict)
+    """Where such connections go instead, ``host:port`` -> ``host:port``, as curl's ``--connect-to``: for a proxy, a
+    test server, a host that this machine knows by another name. These may be private addresses."""
     node_prefix: Path | None = None
     """The folder of a Node release (with ``bin/node``) for apps that ask for one; without it, Node is looked for in
     ``/usr`` and ``/usr/local``."""
@@ -55,7 +62,8 @@ class WorkerSettings:
         if self.max_result < 1:
             raise ConfigurationError(f"max_result must be at least 1 byte, not {self.max_result}")
         object.__setattr__(self, "allowed_networks", tuple(self.allowed_networks))
-        _ = self.networks
+        object.__setattr__(self, "connect_to", MappingProxyType(dict(self.connect_to)))
+        _ = self.networks, parse_connect_to(self.connect_to)
 
     @property
     def networks(self) -> tuple[Network, ...]:
