@@ -26,9 +26,11 @@ def test_a_query_is_answered_with_noise() -> None:
     assert found["columns"] == ["town", "people", "avg_income"]
     assert found["epsilon_spent"] == pytest.approx(BUDGET.epsilon)
     towns = {town: (people, income) for town, people, income in found["rows"]}
-    [(people, income)] = load_table(DATA / "people.parquet", BUDGET).execute(
-        "SELECT COUNT(*), AVG(income) FROM data WHERE age >= 30 AND town = 'Oslo'"
-    ).fetchall()
+    [(people, income)] = (
+        load_table(DATA / "people.parquet", BUDGET)
+        .execute("SELECT COUNT(*), AVG(income) FROM data WHERE age >= 30 AND town = 'Oslo'")
+        .fetchall()
+    )
     assert abs(towns["Oslo"][0] - people) < 40  # 20 times the scale of the noise: farther off once in 10**8 runs
     assert towns["Oslo"][1] == pytest.approx(income, rel=0.2)
     assert "Bodø" not in towns  # declared, but nobody lives there: a group below the minimum
