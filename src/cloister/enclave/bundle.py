@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.enclave.exact import ExactStream
 from cloister.errors import CloisterError, DecodeError, InputError, TooLarge, VerificationError, quoted
 from cloister.protocol.bundles import MANIFEST_CAP, MANIFEST_NAME, Manifest, parse_manifest
 
@@ -142,54 +143,15 @@ def check_member_name(name: str) -> str:
     return name
 
 
-class _HashedStream:
-    """Exact reads from chunks, every byte hashed and counted."""
+class _HashedStream(ExactStream):
+    """A bundle's bytes, every one of them hashed."""
 
     def __init__(self, chunks: Iterable[bytes], max_bytes: int) -> None:
-        self._chunks = iter(chunks)
-        self._held = memoryview(b"")
+        super().__init__(chunks, max_bytes, "the bundle")
         self._hash = hashlib.sha256()
-        self._left = max_bytes
-        self._cap = max_bytes
 
-    def _more(self) -> bytes | None:
-        chunk = next(self._chunks, None)
-        if chunk is not None:
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise TooLarge(f"the bundle is larger than {self._cap} bytes")
-            self._hash.update(chunk)
-        return chunk
-
-    def pieces(self, size: int) -> Iterator[memoryview]:
-        """Yield exactly ``size`` bytes."""
-        while size > 0:
-            if not self._held:
-                chunk = self._more()
-                if chunk is None:
-                    raise DecodeError("the bundle is cut short")
-                self._held = memoryview(chunk)
-            # Views: copying what is left of a large chunk for each small file would cost more than all else.
-            piece, self._held = self._held[:size], self._held[size:]
-            size -= len(piece)
-            if piece:
-                yield piece
-
-    def take(self, size: int) -> bytes:
-        return b"".join(self.pieces(size))
-
-    def at_end(self) -> bool:
-        while not self._held:
-            chunk = self._more()
-            if chunk is None:
-                return True
-            self._held = memoryview(chunk)
-        return False
-
-    def drain(self) -> None:
-        self._held = memoryview(b"")
-        while self._more() is not None:
-            pass
+    def _hear(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
 
     def digest(self) -> bytes:
         return self._hash.digest()

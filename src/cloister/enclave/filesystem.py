@@ -1,5 +1,8 @@
 """What an iApp sees of the file system: the arguments with which bubblewrap builds it.
 
+An app that is a container image brings a root of its own (``Root``): memory of its size and the app's disk, which the agent
+fills before the app begins and in which the app may write.
+
 A read-only root with the Python runtime and the system's libraries, the bundle, the inputs; a fresh ``/proc`` of its
 own processes; and three size-capped writable places: ``/iexec_out``, ``/tmp`` and ``/dev/shm``.
 """
@@ -11,6 +14,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
@@ -27,6 +31,34 @@ class Mount:
 
     source: Path
     target: str
+
+
+class Root(Protocol):
+    """A root file system of the iApp's own, in place of the enclave's."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes."""
+        ...
+
+    @property
+    def user(self) -> int:
+        """The user id that the iApp has in it."""
+        ...
+
+    @property
+    def group(self) -> int: ...
+
+    @property
+    def entries(self) -> int:
+        """How many files, folders and links it has."""
+        ...
+
+    def write(self, root: int, *, give: bool) -> None:
+        """Write it into the folder of this descriptor, once. ``give`` it to its user, where that is another than the
+        agent's own. May raise OSError.
+        """
+        ...
 
 
 def system_arguments() -> list[str]:
@@ -72,10 +104,16 @@ def can_mount_proc() -> bool:
     return "/proc" in points and not any(point.startswith("/proc/") for point in points)
 
 
-def writable_arguments(disk_bytes: int) -> list[str]:
-    """Mount the writable places, and make everything else read-only."""
+def root_arguments(root: Root, disk_bytes: int) -> list[str]:
+    """Mount an empty root that holds ``root`` and ``disk_bytes`` more."""
+    return ["--perms", "0755", "--size", str(root.size + disk_bytes), "--tmpfs", "/"]
+
+
+def writable_arguments(disk_bytes: int, *, scratch: bool = True) -> list[str]:
+    """Mount the writable places. Without ``scratch`` the root is one of them, and ``/tmp`` lies there."""
     arguments = ["--dev", "/dev"]
-    for target, size in (("/dev/shm", SHARED_MEMORY_BYTES), (SCRATCH, disk_bytes), (OUTPUT, disk_bytes)):  # noqa: S108
+    places = [("/dev/shm", SHARED_MEMORY_BYTES), (OUTPUT, disk_bytes)]  # noqa: S108
+    for target, size in (*places, *([(SCRATCH, disk_bytes)] if scratch else [])):
         arguments += ["--perms", "0700", "--size", str(size), "--tmpfs", target]
     return [*arguments, "--remount-ro", "/dev"]
 

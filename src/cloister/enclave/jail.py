@@ -92,6 +92,8 @@ class Plan:
     directory: str = "/"
     info: int | None = None
     filter: int | None = None
+    gate: int | None = None
+    """It waits for a byte there before it becomes the command."""
     dies_with_parent: bool = False
     new_session: bool = False
     own: list[int] = field(default_factory=list)
@@ -146,6 +148,10 @@ def _set_value(plan: Plan, word: str, words: Iterator[str]) -> None:
             plan.directory = _next(words, word)
         case "--info-fd":
             plan.info = int(_next(words, word))
+        case "--block-fd":
+            plan.gate = int(_next(words, word))
+        case "--cap-drop":
+            _next(words, word)  # all are, always
         case "--seccomp":
             plan.filter = int(_next(words, word))
         case _:
@@ -304,7 +310,7 @@ def run(arguments: list[str]) -> int:
     environment: dict[str, str] = json.loads(_read_all(int(arguments[0])))
     plan = parse_plan(arguments[1:])
     plan.own += [int(step.arguments[0]) for step in plan.steps if step.what == "--ro-bind-data"]
-    plan.own += [int(arguments[0]), *(handle for handle in (plan.info, plan.filter) if handle is not None)]
+    plan.own += [int(arguments[0]), *(handle for handle in (plan.info, plan.filter, plan.gate) if handle is not None)]
     program = b"" if plan.filter is None else _read_all(plan.filter)
     if plan.dies_with_parent:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -312,10 +318,14 @@ def run(arguments: list[str]) -> int:
         raise JailError(f"no namespaces: {_reason()}")
     if plan.hostname is not None and plan.namespaces & _NEW_UTS:
         _libc.sethostname(plan.hostname.encode(), len(plan.hostname))
+    built, building = os.pipe()
     init = os.fork()
     if init == 0:
-        _as_child(lambda: _init(plan, environment, program))
-    if plan.info is not None:
+        os.close(built)
+        _as_child(lambda: _init(plan, environment, program, building))
+    os.close(building)
+    # Who hears of the process may look at its tree.
+    if plan.info is not None and os.read(built, 1):
         # Open as long as this program runs: where there are no handles of processes, its end tells of theirs.
         os.write(plan.info, json.dumps({"child-pid": init}).encode())
     # The iApp's pipes are the iApp's: when its processes close them, they are closed.
@@ -326,11 +336,13 @@ def run(arguments: list[str]) -> int:
     return _wait_for(init)
 
 
-def _init(plan: Plan, environment: dict[str, str], program: bytes) -> int:
+def _init(plan: Plan, environment: dict[str, str], program: bytes, building: int) -> int:
     """The first process of the namespace: all others end with it."""
     if plan.dies_with_parent:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     build_tree(plan)
+    os.write(building, b"\n")
+    os.close(building)
     child = os.fork()
     if child == 0:
         _as_child(lambda: _become(plan, environment, program))
@@ -340,6 +352,8 @@ def _init(plan: Plan, environment: dict[str, str], program: bytes) -> int:
 
 def _become(plan: Plan, environment: dict[str, str], program: bytes) -> int:
     """Give up everything and become the command."""
+    if plan.gate is not None:
+        os.read(plan.gate, 1)
     for handle in plan.own:
         os.close(handle)
     if plan.new_session:

@@ -23,22 +23,21 @@ _VERSION = Path("/proc/version")
 class Launcher:
     """How the sandbox is started. Both understand bubblewrap's options.
 
-    ``hides_environment``: the iApp's environment reaches it on a descriptor, whose number is the first argument, since
-    the launcher would be moved by what an iApp may put there.
+    The iApp's environment reaches either on a descriptor: an app chooses much of it, and the launcher itself, which runs
+    outside the sandbox, would be moved by it. ``tree`` is where ``jail`` builds, None for bubblewrap.
     """
 
     program: tuple[str, ...]
-    hides_environment: bool = False
     tree: str | None = None
 
     def command(self, environment: Mapping[str, str], give: Callable[[bytes], str]) -> list[str]:
         """How it begins. ``give`` makes a descriptor, as text, from which its argument is read."""
-        hidden = [give(json.dumps(dict(environment)).encode())] if self.hides_environment else []
-        return [*self.program, *hidden]
-
-    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The environment in which it is started itself."""
-        return {} if self.hides_environment else dict(environment)
+        if self.tree is not None:
+            return [*self.program, give(json.dumps(dict(environment)).encode())]
+        words = ["--clearenv"]
+        for name, value in environment.items():
+            words += ["--setenv", name, value]
+        return [*self.program, "--args", give("".join(f"{word}\0" for word in words).encode(errors="surrogateescape"))]
 
     def root(self, init: int) -> str:
         """Where the agent sees the iApp's files, when ``init`` is the sandbox's first process."""
@@ -53,7 +52,7 @@ def find_launcher() -> Launcher:
     """
     if is_gvisor():
         # By its path and apart from everything: what is started here holds nothing of the agent.
-        return Launcher((sys.executable, "-I", "-S", "-B", jail.__file__), hides_environment=True, tree=jail.ROOT)
+        return Launcher((sys.executable, "-I", "-S", "-B", jail.__file__), tree=jail.ROOT)
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise TaskError(Cause.SANDBOX_FAILED, "bubblewrap is missing inside the enclave")

@@ -5,6 +5,9 @@ names hosts shares the enclave's, in which there is nobody but the agent), the f
 the filter of ``seccomp``. Resource limits and a watchdog bound memory, processes, files and time. The iApp may be
 hostile: nothing it does makes ``run_sandboxed`` hang, and every end has a named cause.
 
+An app that is a container image has the image as its root instead, in memory of its own. The sandbox stands before it is
+filled, and the gate opens after that.
+
 Its outputs are read through a directory handle taken before its first instruction ran; the handle keeps the small file
 system alive after all its processes are dead, so nothing changes while it is read.
 """
@@ -17,6 +20,7 @@ import platform
 import resource
 import selectors
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -32,8 +36,10 @@ from cloister.enclave.filesystem import (
     SCRATCH,
     FileCount,
     Mount,
+    Root,
     can_mount_proc,
     masked_directories,
+    root_arguments,
     system_arguments,
     writable_arguments,
 )
@@ -42,14 +48,14 @@ from cloister.enclave.processes import proportional_bytes, resident_bytes, signa
 from cloister.enclave.seccomp import Profile, build_filter
 
 IAPP_USER = 1000
-_GATE = 'echo && read -r _ && exec "$@" </dev/null'
-"""Says that the sandbox stands, waits for one line, becomes the iApp."""
 _START_SECONDS = 20.0
+_START_POLL_SECONDS = 0.001
 _POLL_SECONDS = 0.025
 _DRAIN_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _MAX_INODES_BEYOND = 64
 _PIECE = 1 << 16
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,8 @@ class SandboxSpec:
     """What to run, with what in sight. ``environment`` is the whole of it: nothing of the agent's own is added.
 
     ``companions`` go on beside it. ``inherited`` are descriptors that the iApp gets under the same numbers; the agent's
-    copies are closed once it has them. ``online``: it shares the enclave's own network, where a companion listens.
+    copies are closed once it has them. ``root`` takes the place of the enclave's own file system. ``online``: it shares the
+    enclave's own network, where a companion listens.
     """
 
     command: tuple[str, ...]
@@ -86,6 +93,7 @@ class SandboxSpec:
     companions: tuple[Companion, ...] = ()
     inherited: tuple[int, ...] = ()
     online: bool = False
+    root: Root | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +125,17 @@ def run_sandboxed(spec: SandboxSpec) -> SandboxRun:
         handles = _Handles(stack)
         handles.give(spec.inherited)
         command = launcher.command(spec.environment, handles.data)
-        command += [*_arguments(spec, handles), "--", "/bin/sh", "-c", _GATE, "sh", *spec.command]
+        command += [*_arguments(spec, handles), "--", *spec.command]
         process = subprocess.Popen(
             command,
-            env=launcher.environment(spec.environment),
-            stdin=subprocess.PIPE,
+            env={},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
             pass_fds=handles.inherited,
             start_new_session=True,
-            preexec_fn=_Rlimits(spec.limits),  # noqa: PLW1509  the agent has one thread
+            preexec_fn=_Rlimits(spec.limits, launcher.unlimited),  # noqa: PLW1509  the agent has one thread
         )
         handles.close_inherited()
         supervised = _Supervised(process, spec, handles, launcher)
@@ -137,14 +145,18 @@ def run_sandboxed(spec: SandboxSpec) -> SandboxRun:
 
 
 class _Handles:
-    """Descriptors that bubblewrap reads, and the one on which it says who runs."""
+    """Descriptors that bubblewrap reads, the one on which it says who runs, and the gate: it waits for a byte there before
+    it becomes the iApp.
+    """
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._inherited: list[int] = []
         self.info, self.info_for_bwrap = os.pipe2(os.O_CLOEXEC)
-        stack.callback(os.close, self.info)
-        self._inherited.append(self.info_for_bwrap)
+        self.gate_for_bwrap, self.gate = os.pipe2(os.O_CLOEXEC)
+        for own in (self.info, self.gate):
+            stack.callback(os.close, own)
+        self._inherited += [self.info_for_bwrap, self.gate_for_bwrap]
         stack.callback(self.close_inherited)
 
     @property
@@ -171,9 +183,9 @@ class _Handles:
 class _Rlimits:
     """Set between fork and exec, so that they hold for bubblewrap and all below it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, unlimited: frozenset[int]) -> None:
         wide = ((resource.RLIMIT_AS, 2 * limits.memory_bytes + (4 << 30)),) if limits.address_space else ()
-        self._limits = (
+        wanted = (
             *wide,
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_FSIZE, 2 * limits.disk_bytes),
@@ -183,6 +195,7 @@ class _Rlimits:
             (resource.RLIMIT_MSGQUEUE, 0),
             (resource.RLIMIT_MEMLOCK, 1 << 16),
         )
+        self._limits = tuple(pair for pair in wanted if pair[0] not in unlimited)
 
     def __call__(self) -> None:
         for which, value in self._limits:
@@ -192,22 +205,32 @@ class _Rlimits:
 
 
 def _arguments(spec: SandboxSpec, handles: _Handles) -> list[str]:
-    arguments = ["--unshare-all", *(["--share-net"] if spec.online else []), "--unshare-user"]
-    arguments += ["--uid", str(IAPP_USER), "--gid", str(IAPP_USER)]
+    root = spec.root
+    user, group = (IAPP_USER, IAPP_USER) if root is None else (root.user, root.group)
+    arguments = ["--unshare-all", *(["--share-net"] if spec.online else [])]
+    arguments += ["--unshare-user", "--uid", str(user), "--gid", str(group), "--cap-drop", "ALL"]
     arguments += ["--hostname", "iapp", "--die-with-parent", "--new-session", "--info-fd", str(handles.info_for_bwrap)]
-    arguments += system_arguments()
-    for directory in masked_directories():
-        arguments += ["--tmpfs", directory, "--remount-ro", directory]
-    for content, target in _ACCOUNTS:
-        arguments += ["--ro-bind-data", handles.data(content), target]
+    arguments += ["--block-fd", str(handles.gate_for_bwrap)]
+    arguments += _system(handles) if root is None else root_arguments(root, spec.limits.disk_bytes)
     for mount in spec.mounts:
         arguments += ["--ro-bind", str(mount.source), mount.target]
     if can_mount_proc():
         arguments += ["--proc", "/proc"]
-    arguments += writable_arguments(spec.limits.disk_bytes)
-    arguments += ["--remount-ro", "/", "--chdir", spec.working_directory]
+    arguments += writable_arguments(spec.limits.disk_bytes, scratch=root is None)
+    arguments += ["--remount-ro", "/"] if root is None else ["--perms", "0755", "--dir", spec.working_directory]
+    arguments += ["--chdir", spec.working_directory]
     profile = Profile.IAPP_ONLINE if spec.online else Profile.IAPP
     return [*arguments, "--seccomp", handles.data(build_filter(profile, platform.machine()))]
+
+
+def _system(handles: _Handles) -> list[str]:
+    """The enclave's own libraries and runtimes, with accounts for one user."""
+    arguments = system_arguments()
+    for directory in masked_directories():
+        arguments += ["--tmpfs", directory, "--remount-ro", directory]
+    for content, target in _ACCOUNTS:
+        arguments += ["--ro-bind-data", handles.data(content), target]
+    return arguments
 
 
 _ACCOUNTS = (
@@ -225,34 +248,66 @@ class _Supervised:
         self._process = process
         self._launcher = launcher
         self._limits = spec.limits
+        self._root = spec.root
         self._companions = spec.companions
-        self._info = handles.info
+        self._info, self._gate = handles.info, handles.gate
         self._tails = {"stdout": Tail(), "stderr": Tail()}
         self._init: int | None = None
         self._output = -1
         self._scratch = -1
+        self._given = 0
         self._peak = 0
-        self._files = FileCount(at_most=11 * spec.limits.output_files + _MAX_INODES_BEYOND)
+        given = 0 if spec.root is None else spec.root.entries
+        self._files = FileCount(at_most=11 * spec.limits.output_files + _MAX_INODES_BEYOND + given)
         self._cause: Cause | None = None
         self._message = ""
 
     def open_gate(self) -> None:
         """Wait until the sandbox stands, take hold of its writable places, and let the iApp start."""
-        stdin, stdout = self._pipe(self._process.stdin), self._pipe(self._process.stdout)
-        with selectors.DefaultSelector() as selector:
-            selector.register(stdout, selectors.EVENT_READ)
-            if not selector.select(_START_SECONDS) or stdout.read(1) != b"\n":
-                raise TaskError(Cause.SANDBOX_FAILED, f"the sandbox did not start: {self._start_problem()}")
-        self._init = int(json.loads(os.read(self._info, 4096))["child-pid"])
-        root = self._launcher.root(self._init)
+        deadline = time.monotonic() + _START_SECONDS
+        self._init = self._hear_init(deadline)
+        root = self._await_root(self._launcher.root(self._init), deadline)
         try:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._output = os.open(f"{root}{OUTPUT}", flags)
-            self._scratch = os.open(f"{root}{SCRATCH}", flags)
-            stdin.write(b"\n")
-            stdin.close()
+            flags = _FOLDER | os.O_NOFOLLOW
+            self._output = os.open(OUTPUT[1:], flags, dir_fd=root)
+            if self._root is None:
+                self._scratch = os.open(SCRATCH[1:], flags, dir_fd=root)
+            else:
+                self._root.write(root, give=self._launcher.tree is not None)
+                self._scratch = os.dup(root)
+                self._given = self._root.entries
+            os.write(self._gate, b"\n")
         except OSError as error:
             raise TaskError(Cause.SANDBOX_FAILED, f"the sandbox cannot be reached: {error.strerror}") from error
+        finally:
+            os.close(root)
+
+    def _hear_init(self, deadline: float) -> int:
+        """The process id of the sandbox's init, which its launcher says as JSON, in pieces."""
+        said = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._info, selectors.EVENT_READ)
+            while not said.rstrip().endswith(b"}"):
+                piece = os.read(self._info, 4096) if selector.select(max(0.0, deadline - time.monotonic())) else b""
+                if not piece:
+                    raise TaskError(Cause.SANDBOX_FAILED, f"the sandbox did not start: {self._start_problem()}")
+                said += piece
+        return int(json.loads(said)["child-pid"])
+
+    def _await_root(self, place: str, deadline: float) -> int:
+        """A descriptor of the sandbox's root. Bubblewrap changes to it when everything is mounted, and then waits at the
+        gate: so it stands as soon as the output's folder is in sight there.
+        """
+        here = os.stat("/")  # noqa: PTH116
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError):
+                root = os.open(place, _FOLDER)
+                there = os.fstat(root)
+                if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) and _has_output(root):
+                    return root
+                os.close(root)
+            time.sleep(_START_POLL_SECONDS)
+        raise TaskError(Cause.SANDBOX_FAILED, f"the sandbox did not start: {self._start_problem()}")
 
     @staticmethod
     def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
@@ -366,7 +421,8 @@ class _Supervised:
         if memory > self._limits.memory_bytes:
             return self._blame(Cause.APP_MEMORY_EXCEEDED, f"the iApp uses more than {_mib(self._limits.memory_bytes)}")
         for handle in (self._output, self._scratch):
-            if self._files.count(handle) > 10 * self._limits.output_files + _MAX_INODES_BEYOND:
+            given = self._given if handle == self._scratch else 0
+            if self._files.count(handle) - given > 10 * self._limits.output_files + _MAX_INODES_BEYOND:
                 return self._blame(
                     Cause.APP_OUTPUT_FILES_EXCEEDED,
                     f"the iApp made more than {10 * self._limits.output_files} files; at most "
@@ -413,7 +469,7 @@ class _Supervised:
     def close(self) -> None:
         """End what still runs and give back every handle that was not handed over."""
         self.kill()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
@@ -421,6 +477,12 @@ class _Supervised:
             if handle >= 0:
                 os.close(handle)
         self._output = self._scratch = -1
+
+
+def _has_output(root: int) -> bool:
+    with suppress(FileNotFoundError):
+        return stat.S_ISDIR(os.stat(OUTPUT[1:], dir_fd=root, follow_symlinks=False).st_mode)
+    return False
 
 
 def _is_full(handle: int) -> bool:
