@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from cloister.cli.connections import app_network_option, connect_to_option
+
 PARTS = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultproxy", "collateral", "worker")
 
 
@@ -20,7 +22,11 @@ PARTS = ("market", "sms", "scheduler", "indexer", "gateway", "compass", "resultp
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=7310, show_default=True, help="Port to listen on.")
 @click.option("--slots", default=2, show_default=True, help="worker: tasks at once.")
-def serve(service: str, name: str, host: str, port: int, slots: int) -> None:
+@connect_to_option("worker: lead connections of apps to HOST:PORT elsewhere.")
+@app_network_option("worker: run apps that name hosts to connect to, or refuse them.")
+def serve(
+    service: str, name: str, host: str, port: int, slots: int, connect_to: dict[str, str], app_network: bool
+) -> None:
     """Run SERVICE with the state of a network on this machine. Logs go to stderr."""
     import logging
 
@@ -28,7 +34,7 @@ def serve(service: str, name: str, host: str, port: int, slots: int) -> None:
     if service == "worker":
         from cloister.network.worker import run_worker
 
-        run_worker(name, slots=slots)
+        run_worker(name, slots=slots, connect_to=connect_to, app_network=app_network)
         return
     from cloister.network.composition import load_backends, serve_part
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.connections import app_network_option, connect_to_option
 from cloister.errors import Conflict, NotFound, UnavailableError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ LOG_BYTES = 16 << 20
     help="What tasks run in: a sandbox with SIMULATED evidence, or a measured virtual machine.",
 )
 @click.option("--detach", is_flag=True, help="Return when it is ready; it goes on without a terminal.")
+@connect_to_option("Lead connections of apps to HOST:PORT elsewhere, as curl --connect-to.")
+@app_network_option("Run apps that name hosts to connect to, or refuse them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 def up(
     name: str,
@@ -53,6 +56,8 @@ def up(
     run_price: str,
     enclave: str,
     detach: bool,
+    connect_to: dict[str, str],
+    app_network: bool,
     as_json: bool,
 ) -> None:
     """Start chain, contracts, market, SMS, scheduler, indexer, storage and one worker; stop with Ctrl-C (or cloister down).
@@ -82,6 +87,8 @@ def up(
             slots=slots,
             run_price=price,
             enclave=EnclaveChoice(enclave),
+            connect_to=connect_to,
+            app_network=app_network,
         )
     )
     stop = threading.Event()

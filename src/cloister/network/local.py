@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.chain.calls import Call
@@ -80,6 +80,10 @@ class LocalOptions:
     run_price: Nrlc = RUN_PRICE
     """What the workerpool asks for one task."""
     enclave: EnclaveChoice = EnclaveChoice.BUBBLEWRAP
+    connect_to: Mapping[str, str] = field(default_factory=dict)
+    """Where the worker leads connections of apps, ``host:port`` -> ``host:port``."""
+    app_network: bool = True
+    """Whether the worker runs apps that name hosts to connect to."""
 
 
 class LocalNetwork:
@@ -356,6 +360,8 @@ class LocalNetwork:
                 self._options.name,
                 "--slots",
                 str(self._options.slots),
+                *(f"--connect-to={name}={place}" for name, place in self._options.connect_to.items()),
+                *([] if self._options.app_network else ["--no-app-network"]),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

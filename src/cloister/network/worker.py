@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 
 from cloister.chain.contracts import Hub
 from cloister.chain.journal import Journal as TransactionJournal
@@ -23,7 +24,7 @@ from cloister.worker.journal import Journal
 from cloister.worker.settings import WorkerSettings
 
 
-def run_worker(name: str, *, slots: int) -> None:
+def run_worker(name: str, *, slots: int, connect_to: Mapping[str, str] | None = None, app_network: bool = True) -> None:
     """Run the worker of the network ``name`` until SIGTERM or SIGINT.
 
     Raises:
@@ -36,7 +37,12 @@ def run_worker(name: str, *, slots: int) -> None:
     contracts = description.contracts
     rpc = JsonRpc(description.rpc_url)
     settings = WorkerSettings(
-        workerpool=description.workerpool, state_folder=state.path("worker", "x").parent, slots=slots, wait_seconds=5
+        workerpool=description.workerpool,
+        state_folder=state.path("worker", "x").parent,
+        slots=slots,
+        wait_seconds=5,
+        app_network=app_network,
+        connect_to=connect_to or {},
     )
     store = KuboStore(description.services.gateway, description.services.gateway)
     runtime, spec = build_runtime(state, choice_of(description.enclave_kind), settings)
