@@ -31,7 +31,7 @@ from cloister.errors import Conflict, InputError, NotFound, TooLarge, quoted
 from cloister.generator.mock_media import build_media
 from cloister.generator.mock_tables import build_table, mock_csv, mock_parquet
 from cloister.generator.mock_values import Inventor
-from cloister.generator.rehearsal_data import JSON_CAP, load_object
+from cloister.generator.rehearsal.data import JSON_CAP, load_object
 
 ROWS = 100
 FILES_CAP = 10_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloister.errors import Conflict
 from cloister.files import write_durably
-from cloister.generator.rehearsal_settings import RUN_NAME, load_mock_run
+from cloister.generator.rehearsal.settings import RUN_NAME, load_mock_run
 
 _LINE = re.compile(r"^(data|bulk)[ \t]*=[^\n\[\]{}]*(\[[^\[\]]*\])?[^\n\[\]{}]*\n?", re.MULTILINE)
 _TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)

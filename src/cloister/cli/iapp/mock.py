@@ -68,7 +68,7 @@ def mock(
     from cloister.errors import NotFound
     from cloister.generator.mock import Wish, write_mock
     from cloister.generator.mock_run import name_in_run
-    from cloister.generator.rehearsal_settings import MOCK_FOLDER
+    from cloister.generator.rehearsal.settings import MOCK_FOLDER
     from cloister.generator.settings import SETTINGS_NAME
 
     if not (project / SETTINGS_NAME).is_file():

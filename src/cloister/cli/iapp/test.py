@@ -133,7 +133,7 @@ def _rehearse(
     session: Session, stage: Stage, request: Request, places: _Places, *, defaults: bool
 ) -> tuple[Rehearsal, list[Path]]:
     """One rehearsal with its progress shown; its result is saved."""
-    from cloister.generator.rehearsal_files import empty_folder, save_result
+    from cloister.generator.rehearsal.files import empty_folder, save_result
     from cloister.protocol.progress import ProgressMessage
     from cloister.sdk.progress import Progress
 
@@ -177,7 +177,7 @@ def _watch(session: Session, folder: Path, once: Callable[[Stage], bool]) -> Non
     from cloister.cli.iapp.rehearsed import show_error
     from cloister.errors import CloisterError, NotFound
     from cloister.generator.rehearsal import Stage
-    from cloister.generator.rehearsal_files import fingerprint
+    from cloister.generator.rehearsal.files import fingerprint
 
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}", hint="cloister iapp init makes a project")

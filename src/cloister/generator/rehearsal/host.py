@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.errors import CloisterError, Denied, NotFound, TooLarge, VerificationError, quoted
-from cloister.generator.rehearsal_broker import Broker
-from cloister.generator.rehearsal_data import read_pieces
+from cloister.generator.rehearsal.broker import Broker
+from cloister.generator.rehearsal.data import read_pieces
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.countersigning import CountersignRequest
 from cloister.protocol.progress import ProgressMessage, parse_message, parse_update, progress_info, verify_update
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest
 from cloister.sealing import envelope
 from cloister.sealing.envelope import HpkePrivateKey
-from cloister.worker.addresses import Addresses
 from cloister.worker.connecting import Connector
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ class RehearsalHost:
     content: Mapping[str, Path]
     result: Path
     heard: Heard
+    connector: Connector
     times: dict[str, float] = field(default_factory=dict)
     progress_heard: list[ProgressMessage] = field(default_factory=list)
-    connector: Connector = field(default_factory=lambda: Connector(Addresses()))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
         return self.broker.nonce(task_id)

@@ -13,42 +13,46 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from cloister.errors import InputError, NotFound, quoted
 from cloister.files import write_durably
-from cloister.generator.bundle import BuiltBundle, build_bundle, load_settings
+from cloister.generator.bundle import BuiltBundle, build_bundle, load_manifest, load_settings
+from cloister.generator.requirements import LOCK_NAME
+from cloister.generator.settings import SETTINGS_NAME
+from cloister.generator.sources import OUTSIDE
 from cloister.protocol.codec import Bytes32
 from cloister.version import __version__
 
 STATE_FOLDER = ".cloister"
 KEPT = 3
 """How many bundles a project keeps."""
-_OUTSIDE = frozenset({"mock", "input", "output", "build", "__pycache__"})
+_OUTSIDE = frozenset(OUTSIDE) - {SETTINGS_NAME, LOCK_NAME, "requirements.in", "Containerfile"}
 _FORM = b"cloister/rehearsal-bundle/v1"
 
 
-def load_bundle(folder: Path) -> tuple[BuiltBundle, bool]:
-    """The bundle of the iApp in ``folder``, and whether it had to be built.
+def load_bundle(folder: Path, tell: Callable[[str], None] = lambda _: None) -> BuiltBundle:
+    """The bundle of the iApp in ``folder``. ``tell`` hears what its author should know.
 
     Raises:
         as ``build_bundle``.
     """
-    settings = load_settings(folder)
-    key = source_key(folder, settings.manifest.runtime)
+    runtime = load_settings(folder).manifest.runtime
+    key = source_key(folder, runtime)
     kept = folder / STATE_FOLDER / "bundles"
     path, note = kept / f"{key}.bundle", kept / f"{key}.json"
     digest = _kept_digest(path, note)
     if digest is not None:
         os.utime(note)
-        return BuiltBundle(path, digest, path.stat().st_size, settings.manifest), False
+        return BuiltBundle(path, digest, path.stat().st_size, load_manifest(path))
     kept.mkdir(parents=True, exist_ok=True)
-    built = build_bundle(folder, path)
-    if source_key(folder, settings.manifest.runtime) == key:  # nobody saved a file meanwhile
+    built = build_bundle(folder, path, tell=tell)
+    if source_key(folder, runtime) == key:  # nobody saved a file meanwhile, and nothing was locked
         write_durably(note, json.dumps({"digest": built.digest}).encode())
-    _forget_old(kept)
-    return built, True
+    _forget_old(kept, path.stem)
+    return built
 
 
 def source_key(folder: Path, runtime: str) -> str:
@@ -60,7 +64,7 @@ def source_key(folder: Path, runtime: str) -> str:
     digest = hashlib.sha256(_FORM)
     for part in (__version__, sys.version, sys.executable, _interpreter(runtime)):
         _add(digest, part.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.parent.glob("*.py")):
         _add(digest, source.read_bytes())
     try:
         for path in sorted(folder.iterdir()):
@@ -87,7 +91,7 @@ def _add_tree(digest: hashlib._Hash, path: Path, name: str) -> None:
             _add_tree(digest, inner, f"{name}/{inner.name}")
         return
     kind = b"link " if stat.S_ISLNK(status.st_mode) else b"file " if stat.S_ISREG(status.st_mode) else b"other "
-    _add(digest, kind + bytes([bool(status.st_mode & 0o100)]) + name.encode(errors="surrogateescape"))
+    _add(digest, kind + name.encode(errors="surrogateescape"))
     if stat.S_ISLNK(status.st_mode):
         _add(digest, str(path.readlink()).encode(errors="surrogateescape"))
     elif stat.S_ISREG(status.st_mode):
@@ -116,10 +120,10 @@ def _kept_digest(path: Path, note: Path) -> Bytes32 | None:
     return said if said == found else None
 
 
-def _forget_old(kept: Path) -> None:
+def _forget_old(kept: Path, used: str) -> None:
     """Remove all but the latest bundles, and what was broken off."""
     notes = sorted(kept.glob("*.json"), key=lambda note: note.stat().st_mtime, reverse=True)
-    stay = {note.stem for note in notes[:KEPT]}
+    stay = {used, *(note.stem for note in notes[:KEPT])}
     for path in kept.iterdir():
         if path.stem not in stay and not path.name.startswith("."):
             with suppress(FileNotFoundError):

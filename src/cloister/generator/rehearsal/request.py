@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.errors import InputError, quoted
-from cloister.generator.rehearsal_data import find_path, input_location, seal_mock_data
-from cloister.generator.rehearsal_settings import CATEGORY_SECONDS, MockRun, check_secret, parse_secrets
+from cloister.generator.rehearsal.data import find_path, input_location, seal_mock_data
+from cloister.generator.rehearsal.settings import CATEGORY_SECONDS, MockRun, check_secret, parse_secrets
 from cloister.protocol.codec import Address
 from cloister.protocol.params import RequestParams
 from cloister.protocol.releases import BULK_CAP, RefusedDataset, ReleasedDataset

@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cloister.errors import InputError, UnavailableError, quoted
-from cloister.generator.rehearsal_data import find_path
+from cloister.generator.rehearsal.data import find_path
 
 START_SECONDS = 20.0
 _STOP_SECONDS = 2.0
@@ -28,8 +28,8 @@ _ADDRESS = re.compile(r"([A-Za-z0-9.-]+):([0-9]{1,5})")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-Places = dict[str, tuple[str, int]]
-"""``host:port`` as an iApp names it -> where it is led."""
+Places = dict[str, str]
+"""``host:port`` as an iApp names it -> the ``host:port`` where it is led."""
 
 
 def start_servers(connect: Mapping[str, object], folder: Path, log: Path, stack: ExitStack) -> Places:
@@ -49,7 +49,7 @@ def start_servers(connect: Mapping[str, object], folder: Path, log: Path, stack:
             )
         running = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
         if running is not None:
-            places[name] = (running.group(1), int(running.group(2)))
+            places[name] = running.group()
             continue
         program = value if isinstance(value, Path) else find_path(str(value), folder)
         port = _free_port()
@@ -57,7 +57,7 @@ def start_servers(connect: Mapping[str, object], folder: Path, log: Path, stack:
         process = _start(program, port, said)
         stack.callback(_end, process)
         waiting.append((name, process, port, said))
-        places[name] = ("127.0.0.1", port)
+        places[name] = f"127.0.0.1:{port}"
     deadline = time.monotonic() + START_SECONDS
     for name, process, port, said in waiting:
         _await(name, process, port, said, deadline)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.attestation.assurance import SIMULATED_WARNING
 from cloister.errors import InputError, NotFound, quoted
-from cloister.generator.rehearsal_settings import CATEGORY_SECONDS, Expectation
+from cloister.generator.rehearsal.settings import CATEGORY_SECONDS, Expectation
 
 if TYPE_CHECKING:
     from cloister.attestation.receipt import VerifiedReceipt

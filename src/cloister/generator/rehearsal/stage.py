@@ -27,13 +27,14 @@ from typing import Self
 
 from cloister.errors import InputError
 from cloister.generator.bundle import BuiltBundle
-from cloister.generator.rehearsal_broker import Broker, ThrowawayPlatform
-from cloister.generator.rehearsal_bundle import load_bundle
-from cloister.generator.rehearsal_data import read_pieces
-from cloister.generator.rehearsal_host import RehearsalHost
-from cloister.generator.rehearsal_outcome import Rehearsal, find_warnings
-from cloister.generator.rehearsal_request import Props, Request, build_props
-from cloister.generator.rehearsal_settings import (
+from cloister.generator.rehearsal.broker import Broker, ThrowawayPlatform
+from cloister.generator.rehearsal.bundle import load_bundle
+from cloister.generator.rehearsal.data import read_pieces
+from cloister.generator.rehearsal.host import RehearsalHost
+from cloister.generator.rehearsal.outcome import Rehearsal, find_warnings
+from cloister.generator.rehearsal.request import Props, Request, build_props
+from cloister.generator.rehearsal.servers import start_servers
+from cloister.generator.rehearsal.settings import (
     MockRun,
     load_mock_run,
 )
@@ -49,6 +50,8 @@ from cloister.protocol.releases import (
 )
 from cloister.protocol.signatures import PrivateKey
 from cloister.sealing.results import open_result
+from cloister.worker.addresses import Addresses
+from cloister.worker.connecting import Connector
 from cloister.worker.relay import EnclaveFailed, RelayOutcome, RelayTask, run_relay
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec, Platform
@@ -163,9 +166,10 @@ class Stage:
         defaults: bool = True,
         keep: Path | None = None,
         listener: Listener = _unheard,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Rehearsal:
         """One rehearsal; see ``rehearse``. In ``keep``, an empty folder, all that travelled is left: sealed data, sealed
-        result.
+        result. ``tell`` hears what the author should know of the build.
         """
         clock = _Clock()
         self._start()
@@ -173,7 +177,7 @@ class Stage:
         mock = load_mock_run(folder) if defaults else MockRun(folder / "mock")
         request = request.over(mock)
         listener("BUNDLE", None)
-        bundle, _ = load_bundle(folder)
+        bundle = load_bundle(folder, tell)
         clock.lap("bundle")
         with ExitStack() as stack:
             work = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloister-rehearsal-")))
@@ -188,7 +192,11 @@ class Stage:
             listener("TASK", None)
             if self._warm:
                 self._start()
-            performance = _Performance(self._require_platform(), props, bundle, request, work / "result", listener)
+            places = start_servers(request.connect or {}, mock.folder, work, stack)
+            connector = Connector(Addresses(), places)
+            clock.lap("mock servers")
+            platform = self._require_platform()
+            performance = _Performance(platform, props, bundle, request, work / "result", connector, listener)
             done = performance.run(process, clock)
         return replace(
             done,
@@ -259,6 +267,7 @@ class _Performance:
         bundle: BuiltBundle,
         request: Request,
         result: Path,
+        connector: Connector,
         listener: Listener,
     ) -> None:
         sms = PrivateKey(os.urandom(32))
@@ -271,7 +280,9 @@ class _Performance:
         build_release(self._release)  # too large is the caller's to hear, before anything starts
         broker = Broker(platform, sms, self._release, access, request.purpose)
         self._broker = broker
-        self._host = RehearsalHost(broker, props.key, {**props.content, _APP_LOCATION: bundle.path}, result, listener)
+        self._host = RehearsalHost(
+            broker, props.key, {**props.content, _APP_LOCATION: bundle.path}, result, listener, connector
+        )
         self._task = RelayTask(
             task_id=self._release.task_id,
             worker=_WORKER,
@@ -284,6 +295,7 @@ class _Performance:
             dataset_location=None if props.dataset is None else props.dataset.multiaddr,
             input_files=props.params.iexec_input_files,
             bulk=props.bulk is not None,
+            network=bool(bundle.manifest.network),
         )
 
     def run(self, process: EnclaveProcess, clock: _Clock) -> Rehearsal:

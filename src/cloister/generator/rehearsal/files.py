@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.errors import InputError, quoted
-from cloister.generator.rehearsal_bundle import STATE_FOLDER
+from cloister.generator.rehearsal.bundle import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from cloister.generator.rehearsal_outcome import Rehearsal
+    from cloister.generator.rehearsal.outcome import Rehearsal
 
 OUTPUT_FOLDER = "output"
 _NOTE = "output.json"
