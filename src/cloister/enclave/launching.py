@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -25,10 +26,12 @@ class Launcher:
 
     The iApp's environment reaches either on a descriptor: an app chooses much of it, and the launcher itself, which runs
     outside the sandbox, would be moved by it. ``tree`` is where ``jail`` builds, None for bubblewrap.
+    ``unlimited``: resource limits that this kernel does not know.
     """
 
     program: tuple[str, ...]
     tree: str | None = None
+    unlimited: frozenset[int] = frozenset()
 
     def command(self, environment: Mapping[str, str], give: Callable[[bytes], str]) -> list[str]:
         """How it begins. ``give`` makes a descriptor, as text, from which its argument is read."""
@@ -52,7 +55,8 @@ def find_launcher() -> Launcher:
     """
     if is_gvisor():
         # By its path and apart from everything: what is started here holds nothing of the agent.
-        return Launcher((sys.executable, "-I", "-S", "-B", jail.__file__), tree=jail.ROOT)
+        program = (sys.executable, "-I", "-S", "-B", jail.__file__)
+        return Launcher(program, tree=jail.ROOT, unlimited=frozenset({resource.RLIMIT_MSGQUEUE}))
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise TaskError(Cause.SANDBOX_FAILED, "bubblewrap is missing inside the enclave")
