@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -53,6 +53,16 @@ TITLES = {
 }
 
 
+class _Mark(SpinnerColumn):
+    """Turns while a step runs; then says how it ended."""
+
+    def __init__(self) -> None:
+        super().__init__(finished_text="[green]✓")
+
+    def render(self, task: Task) -> RenderableType:
+        return Text("✗", style="red") if task.fields["failed"] else super().render(task)
+
+
 class _Seconds(ProgressColumn):
     """Seconds that a step took, or has taken so far."""
 
@@ -75,7 +85,7 @@ class StepDisplay:
 
     def __init__(self) -> None:
         self._display = Progress(
-            SpinnerColumn(finished_text="[green]✓"),
+            _Mark(),
             TextColumn("{task.description:<26}"),
             _Seconds(),
             _Bar(),
@@ -91,12 +101,18 @@ class StepDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            for task in self._display.tasks:
+                if not task.finished:
+                    self._display.update(task.id, failed=True)
         self._display.stop()
 
     def update(self, step: Step) -> None:
         """Draw one step's state."""
         if step.step not in self._rows:
-            row = self._display.add_task(TITLES.get(step.step, step.step.lower().replace("_", " ")), total=1, detail="")
+            row = self._display.add_task(
+                TITLES.get(step.step, step.step.lower().replace("_", " ")), total=1, detail="", failed=False
+            )
             self._rows[step.step] = row
         row = self._rows[step.step]
         detail = step.detail

@@ -59,6 +59,7 @@ def run(
     """Run APP (an address, or the folder it was deployed from) in an enclave, wait, open the result."""
     from cloister.errors import InputError
 
+    _check_output(output)
     with session.progress() as listener:
         protector = session.protector(listener)
         app = deployed_app(protector, app)
@@ -88,6 +89,24 @@ def run(
     _show(session, protector, runs, opened, many=len(protected_data) > 1)
     if any(each["failure"] for each in opened):
         raise SystemExit(APP_FAILED)
+
+
+def _check_output(output: Path | None) -> None:
+    """Refuse a folder whose files would become part of an app's bundle, and public with its next deployment."""
+    from cloister.errors import InputError
+    from cloister.generator.settings import SETTINGS_NAME
+    from cloister.generator.sources import OUTSIDE
+
+    if output is None:
+        return
+    target = output.resolve()
+    for project in target.parents:
+        inside = target.relative_to(project).parts[0]
+        if (project / SETTINGS_NAME).is_file() and inside not in OUTSIDE and not inside.startswith("."):
+            raise InputError(
+                f"results in {output} would be part of the app in {project}, and public when it is deployed again",
+                hint="-o output (the app's output folder stays outside), or a folder elsewhere",
+            )
 
 
 def _run_bulk(protector: DataProtector, app: str, data: tuple[str, ...], per_task: int, asked: Asked) -> list[Run]:
