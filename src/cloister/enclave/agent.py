@@ -21,14 +21,15 @@ from cloister.attestation.issuance import InputDigest, ReceiptClaims, build_rece
 from cloister.enclave.attesters.attester import Attester
 from cloister.enclave.attesters.choice import choose_attester
 from cloister.enclave.bulk import BULK_NAME, WIDTH, BulkOutcome, build_causes, build_report, dataset_use, fetch_slice
-from cloister.enclave.bundle import SOURCE_TARGET, Bundle
+from cloister.enclave.bundle import Bundle
 from cloister.enclave.causes import AppError, Cause, TaskError
 from cloister.enclave.countersigning import fetch_countersignature
 from cloister.enclave.environment import INPUT_DIRECTORY, build_command, build_environment, dataset_file_name
 from cloister.enclave.filesystem import Mount
 from cloister.enclave.hardening import forbid_network, harden
 from cloister.enclave.host import CHANNEL_VERSION, CHUNK, HostChannel
-from cloister.enclave.inputs import fetch_bundle, fetch_dataset, fetch_input_file, load_input_key
+from cloister.enclave.images.image import Image
+from cloister.enclave.inputs import fetch_app, fetch_dataset, fetch_input_file, load_input_key
 from cloister.enclave.measurement import FILES, measure_agent, package_root
 from cloister.enclave.outputs import (
     RECEIPT_NAME,
@@ -101,25 +102,25 @@ def _serve(host: HostChannel, work: Path) -> int:
 
 def _run_task(host: HostChannel, hint: TaskHint, keys: EnclaveKeys, attester: Attester, work: Path) -> None:
     attester.measure_app(hint.app_digest.raw)
-    bundle = fetch_bundle(host, hint.app_location, hint.app_digest, work / "bundle")
-    _settle_network(bundle, hint)
+    app = fetch_app(host, hint.app_location, hint.app_digest, work / "bundle")
+    _settle_network(app, hint)
     host.send("report", {"status": "APP_DOWNLOADED"})
-    session = open_session(host, hint, keys, attester, bundle.manifest.purposes)
+    session = open_session(host, hint, keys, attester, app.manifest.purposes)
     keys.hpke.wipe()
     release = session.release
     params = parse_params(release.params, allow_unknown=True)
     _check_bulk(release, params)
     inputs = _Inputs(host, release, params, work / "iexec_in")
     with _Ending() as ending:
-        streams, outputs = _compute(host, bundle, session, keys, params, inputs, ending)
+        streams, outputs = _compute(host, app, session, keys, params, inputs, ending)
         host.send("report", {"status": "COMPUTED", **({} if outputs.cause is None else {"app_cause": outputs.cause})})
         _give_logs(host, release, streams)
         _give_result(host, session, keys, inputs, outputs, streams, ending, work)
 
 
-def _settle_network(bundle: Bundle, hint: TaskHint) -> None:
+def _settle_network(app: Bundle | Image, hint: TaskHint) -> None:
     """The iApp's manifest is known: give up the network for good where it names no hosts."""
-    if not bundle.manifest.network:
+    if not app.manifest.network:
         forbid_network()
     elif not hint.network:
         raise TaskError(Cause.NETWORK_REFUSED, "this worker's operator runs no iApps that name hosts to connect to")
@@ -200,7 +201,7 @@ class _Ending:
 
 def _compute(
     host: HostChannel,
-    bundle: Bundle,
+    app: Bundle | Image,
     session: Session,
     keys: EnclaveKeys,
     params: RequestParams,
@@ -213,9 +214,9 @@ def _compute(
         _check_storage(params)
         inputs.fetch()
         host.send("report", {"status": "DATA_DOWNLOADED"})
-        spec = _build_spec(bundle, release, params, inputs)
-        if bundle.manifest.network:
-            spec = connect(spec, Tunnels(host, bundle.manifest.network), bundle.library)
+        spec = _build_spec(app, release, params, inputs)
+        if app.manifest.network:
+            spec = connect(spec, Tunnels(host, app.manifest.network), app.library if isinstance(app, Bundle) else None)
         pipe = open_pipe(host, session, keys, budget=_limit(release))
         run = run_sandboxed(attach(spec, pipe))
         ending.handle, ending.said = run.output, 0 if pipe is None else pipe.spent
@@ -245,19 +246,20 @@ def _check_run(run: SandboxRun) -> None:
         raise AppError(run.cause, run.message)
 
 
-def _build_spec(bundle: Bundle, release: Release, params: RequestParams, inputs: _Inputs) -> SandboxSpec:
-    resources = bundle.manifest.resources
+def _build_spec(app: Bundle | Image, release: Release, params: RequestParams, inputs: _Inputs) -> SandboxSpec:
+    resources = app.manifest.resources
     left = release.deadline - time.time() - _CLOSING_SECONDS
     if left <= 0:
         raise TaskError(Cause.PRE_COMPUTE_FAILED_UNKNOWN_ISSUE, "the task's deadline is over")
     package = package_root()
     support = tuple(Mount(package / name, f"{SUPPORT_TARGET}/cloister/{name}") for name in (*FILES, *SUPPORT_ROOMS))
-    interpreter = find_interpreter(bundle, support)
+    interpreter = find_interpreter(app, support)
     return SandboxSpec(
         command=build_command(interpreter, params),
         environment=build_environment(release, params, interpreter) | build_causes(inputs.bulk),
-        mounts=(Mount(bundle.source, SOURCE_TARGET), Mount(inputs.directory, INPUT_DIRECTORY), *interpreter.mounts),
-        working_directory=SOURCE_TARGET,
+        mounts=(Mount(inputs.directory, INPUT_DIRECTORY), *interpreter.mounts),
+        working_directory=interpreter.directory,
+        root=interpreter.root,
         limits=Limits(
             memory_bytes=resources.memory_mib * _MIB,
             disk_bytes=resources.disk_mib * _MIB,

@@ -6,11 +6,20 @@ import hashlib
 import shlex
 import sys
 
+from cloister.enclave.causes import AppError, Cause
 from cloister.enclave.runtimes import Interpreter
 from cloister.protocol.codec import ZERO_ADDRESS
 from cloister.protocol.params import RequestParams
 from cloister.protocol.releases import Release
 
+_PLACES = {
+    "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",  # noqa: S108  # the sandbox's own
+    "TMPDIR": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+}
+"""What an iApp has in the enclave's own file system; an image says these itself."""
 INPUT_DIRECTORY = "/iexec_in"
 OUTPUT_DIRECTORY = "/iexec_out"
 
@@ -31,11 +40,7 @@ def build_environment(release: Release, params: RequestParams, interpreter: Inte
     """The whole environment of the iApp. It holds the secrets that are meant for it and nothing of the agent's."""
     dataset = dataset_file_name(release)
     environment = {
-        "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin",
-        "HOME": "/tmp",  # noqa: S108  # the sandbox's own
-        "TMPDIR": "/tmp",  # noqa: S108
-        "LANG": "C.UTF-8",
-        "TZ": "UTC",
+        **(_PLACES if interpreter.root is None else {}),
         **interpreter.environment,
         "IEXEC_TASK_ID": str(release.task_id),
         "IEXEC_DEAL_ID": str(release.deal_id),
@@ -77,8 +82,15 @@ def _secrets(release: Release, params: RequestParams) -> dict[str, str]:
 
 
 def build_command(interpreter: Interpreter, params: RequestParams) -> tuple[str, ...]:
-    """The command line: the runtime with the entry point, and ``iexec_args`` cut as a shell would."""
-    return (*interpreter.command, *split_arguments(params))
+    """The command line: the runtime with the entry point, and ``iexec_args`` cut as a shell would.
+
+    Raises:
+        AppError: there is none: an image names no program, and the requester gave no arguments.
+    """
+    command = (*interpreter.command, *(split_arguments(params) or interpreter.arguments))
+    if not command:
+        raise AppError(Cause.APP_COMPUTE_FAILED, "the image names no program, and the requester none either")
+    return command
 
 
 def split_arguments(params: RequestParams) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from cloister.attestation.issuance import InputDigest
-from cloister.enclave.bundle import MAX_BUNDLE, Bundle, unpack_bundle
+from cloister.enclave.bundle import BLOCK, Bundle, unpack_bundle
 from cloister.enclave.causes import AppError, Cause, TaskError
 from cloister.enclave.environment import input_file_name
 from cloister.enclave.host import Fetched, HostChannel, HostRefused
-from cloister.errors import CloisterError, InputError, RemoteError, UnavailableError, VerificationError
+from cloister.enclave.images.archive import MAX_ARCHIVE, looks_like_archive
+from cloister.enclave.images.image import Image, unpack_image
+from cloister.errors import CloisterError, InputError, NotFound, RemoteError, UnavailableError, VerificationError
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.params import RequestParams
 from cloister.protocol.releases import Release, ReleasedDataset
@@ -28,19 +31,35 @@ INPUT_FILE_REFUSALS = frozenset({"not-found", "too-large", "private-address", "i
 """What a host answers of a file that it will not get the next time either."""
 
 
-def fetch_bundle(host: HostChannel, location: str, digest: Bytes32, staging: Path) -> Bundle:
-    """Fetch and unpack the app.
+def fetch_app(host: HostChannel, location: str, digest: Bytes32, staging: Path) -> Bundle | Image:
+    """Fetch and unpack the app, a bundle or the archive of a container image.
 
     Raises:
         TaskError: it cannot be had, or is not the app of ``digest``.
     """
-    chunks = host.fetch(location, purpose="app", max_bytes=MAX_BUNDLE, seconds=_SECONDS)
+    fetched = host.fetch(location, purpose="app", max_bytes=MAX_ARCHIVE, seconds=_SECONDS)
     try:
+        # Which of the two is decided by the first bytes; a digest proves either.
+        start, chunks = _begin(fetched, BLOCK)
+        if looks_like_archive(start):
+            return unpack_image(chunks, staging, expected_digest=digest.raw)
         return unpack_bundle(chunks, staging, expected_digest=digest.raw)
     except UnavailableError as error:
         raise TaskError(Cause.APP_IMAGE_DOWNLOAD_FAILED, error.message) from error
-    except (RemoteError, InputError) as error:
+    except (RemoteError, InputError, NotFound) as error:
         raise TaskError(Cause.APP_IMAGE_REFUSED, error.message) from error
+    except OSError as error:
+        raise TaskError(Cause.APP_IMAGE_DOWNLOAD_FAILED, "the enclave has no room for the app") from error
+
+
+def _begin(chunks: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """The first ``size`` bytes, and all of them from the start."""
+    source, held = iter(chunks), b""
+    for chunk in source:
+        held += chunk
+        if len(held) >= size:
+            break
+    return held[:size], chain([held] if held else [], source)
 
 
 def fetch_dataset(

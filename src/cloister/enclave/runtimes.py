@@ -1,5 +1,5 @@
 """The runtimes that an iApp may ask for, as they are found inside the enclave: Python, which runs the agent too, and
-Node where the host has it.
+Node where the host has it. A container image brings all that it runs on.
 """
 
 from __future__ import annotations
@@ -7,12 +7,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloister.enclave.bundle import LIBRARY_TARGET, SOURCE_TARGET, Bundle
 from cloister.enclave.causes import AppError, Cause
-from cloister.enclave.filesystem import NODE_PREFIX, Mount
+from cloister.enclave.filesystem import NODE_PREFIX, Mount, Root
+from cloister.enclave.images.image import Image
+from cloister.enclave.launching import is_gvisor
 from cloister.protocol.bundles import Language, Manifest
 
 SUPPORT_TARGET = "/opt/cloister"
@@ -22,6 +24,8 @@ NODE_MODULES = "node_modules"
 NODE_MODULES_TARGET = "/node_modules"
 """Where Node looks for packages last, from wherever a file of the iApp lies; for ``import`` there is no search path."""
 NODE_PLACES = (f"{NODE_PREFIX}/bin/node", "/usr/bin/node", "/usr/local/bin/node")
+CONTAINER_USER = 1000
+"""Who an image's root is where nobody may be root."""
 _NODE_SECONDS = 20.0
 _VERSION = re.compile(r"v([0-9]{1,3})\.[0-9]+\.[0-9]+")
 
@@ -29,26 +33,50 @@ _VERSION = re.compile(r"v([0-9]{1,3})\.[0-9]+\.[0-9]+")
 @dataclass(frozen=True, slots=True)
 class Interpreter:
     """How to start an iApp. ``wide`` says that it reserves far more address space than it uses, so that only memory in
-    use can be limited.
+    use can be limited. ``arguments`` are for when the requester gives none. ``root`` is a file system of its own.
     """
 
     command: tuple[str, ...]
     environment: dict[str, str]
     mounts: tuple[Mount, ...]
     wide: bool = False
+    arguments: tuple[str, ...] = ()
+    directory: str = SOURCE_TARGET
+    root: Root | None = None
 
 
-def find_interpreter(bundle: Bundle, support: tuple[Mount, ...]) -> Interpreter:
+def find_interpreter(app: Bundle | Image, support: tuple[Mount, ...]) -> Interpreter:
     """The runtime that the manifest asks for. ``support`` is what Python's iApps may import of this package.
 
     Raises:
         AppError: this enclave does not have it (``APP_RUNTIME_MISMATCH``).
     """
-    match bundle.manifest.language:
+    if isinstance(app, Image):
+        return _image(app, support)
+    source = Mount(app.source, SOURCE_TARGET)
+    match app.manifest.language:
         case Language.PYTHON:
-            return _python(bundle, support)
+            return _python(app, (source, *support))
         case Language.NODE:
-            return _node(bundle)
+            return _node(app, source)
+        case Language.CONTAINER:
+            raise AppError(Cause.APP_RUNTIME_MISMATCH, "the app asks for a container and is a bundle, not an image")
+
+
+def _image(image: Image, support: tuple[Mount, ...]) -> Interpreter:
+    root = image.root
+    if is_gvisor() and 0 in (root.user, root.group):
+        # There is no user namespace, so nobody is root there.
+        root = replace(root, user=root.user or CONTAINER_USER, group=root.group or CONTAINER_USER)
+    return Interpreter(
+        command=image.entrypoint,
+        environment=image.environment,
+        mounts=support if image.has_room(SUPPORT_TARGET) else (),
+        wide=True,
+        arguments=image.command,
+        directory=image.directory,
+        root=root,
+    )
 
 
 def _python(bundle: Bundle, support: tuple[Mount, ...]) -> Interpreter:
@@ -69,7 +97,7 @@ def _python(bundle: Bundle, support: tuple[Mount, ...]) -> Interpreter:
     )
 
 
-def _node(bundle: Bundle) -> Interpreter:
+def _node(bundle: Bundle, source: Mount) -> Interpreter:
     node = next((place for place in NODE_PLACES if Path(place).is_file()), None)
     if node is None:
         raise _mismatch(bundle.manifest, "no node")
@@ -86,7 +114,7 @@ def _node(bundle: Bundle) -> Interpreter:
             f"{SOURCE_TARGET}/{bundle.manifest.entrypoint}",
         ),
         environment={"NODE_ENV": "production", "NO_UPDATE_NOTIFIER": "1"},
-        mounts=(Mount(modules, NODE_MODULES_TARGET),) if modules.is_dir() else (),
+        mounts=(source, Mount(modules, NODE_MODULES_TARGET)) if modules.is_dir() else (source,),
         wide=True,
     )
 

@@ -405,8 +405,8 @@ class Tunnels:
                 self._drop(connection, CloseCause.LIMIT)
 
 
-def connect(spec: SandboxSpec, tunnels: Tunnels, library: Path) -> SandboxSpec:
-    """The spec with the network beside its iApp. ``library``: the bundle's dependencies."""
+def connect(spec: SandboxSpec, tunnels: Tunnels, library: Path | None) -> SandboxSpec:
+    """The spec with the network beside its iApp. ``library``: the bundle's dependencies; an image has its own."""
     environment = {
         **spec.environment,
         "HTTPS_PROXY": tunnels.url,
@@ -415,6 +415,6 @@ def connect(spec: SandboxSpec, tunnels: Tunnels, library: Path) -> SandboxSpec:
         "no_proxy": "",
         "NODE_USE_ENV_PROXY": "1",
     }
-    if (library / CERTIFICATES).is_file():
+    if library is not None and (library / CERTIFICATES).is_file():
         environment["SSL_CERT_FILE"] = f"{LIBRARY_TARGET}/{CERTIFICATES}"
     return replace(spec, environment=environment, companions=(*spec.companions, tunnels), online=True)
