@@ -66,6 +66,9 @@ lock: ## Resolve requirements/*.txt anew from the *.in files and pyproject.toml 
 	  --no-header --no-emit-index-url --no-emit-find-links -q -o requirements/dev.txt
 	uv pip compile apps/breast-cancer/requirements.in --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-header --no-emit-index-url --no-emit-find-links -q -o apps/breast-cancer/requirements.txt
+	for wanted in src/cloister/generator/templates/*/requirements.in; do grep -q '^[^#]' "$$wanted" || continue; \
+	  uv pip compile "$$wanted" --constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o "$${wanted%.in}.txt"; done
 
 clean: ## Remove what was built
 	rm -rf $(VENV) node_modules tests/interop/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/cloister/chain/artifacts/*.json apps/*/build

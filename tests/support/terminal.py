@@ -43,6 +43,7 @@ class Terminal:
     """Runs commands with one ``CLOISTER_HOME``."""
 
     home: Path
+    seconds: int = SECONDS
 
     def run(self, *arguments: object, code: int = 0, **more: str) -> Answer:
         """Run ``cloister`` with arguments; its exit code must be ``code`` and no traceback is ever shown."""
@@ -54,7 +55,7 @@ class Terminal:
             capture_output=True,
             check=False,
             text=True,
-            timeout=SECONDS,
+            timeout=self.seconds,
             cwd=self.home,
         )
         answer = Answer(done.returncode, done.stdout, done.stderr)

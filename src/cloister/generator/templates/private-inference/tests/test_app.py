@@ -24,7 +24,7 @@ SMALL = {
 def test_only_predictions_leave_the_enclave() -> None:
     run = rehearse(APP)
     assert run.cause is None, run.stderr
-    assert list(run.files) == ["predictions.json"]
+    assert set(run.files) == {"predictions.json", "computed.json"}
     assert [one["class"] for one in run.json("predictions.json")] == [0, 1, 0]
     assert set(run.json("predictions.json")[0]) == {"class", "chance"}
     written = "".join((run.stdout, run.stderr, *(content.decode() for content in run.files.values())))
