@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.network import LiveNetwork, wait_for
+from tests.support.network import LiveNetwork, wait_for, write_app
 
 from cloister import DataProtector
 from cloister.chain.calls import Call
 from cloister.errors import Conflict, Denied, InputError, VerificationError
+from cloister.generator.bundle import build_bundle
 from cloister.protocol.codec import Address, keccak256
 from cloister.sdk.apps import App
 from cloister.sdk.processing import Run
+from cloister.sdk.progress import Progress
 from cloister.sdk.protection import ProtectedData
+from cloister.sdk.updates import AppUpdates
 from cloister.sdk.wallet import Wallet
 
 
@@ -75,6 +78,61 @@ def test_logs_of_a_task_on_protected_data_reach_nobody(
     assert logs.stdout == ""
     assert logs.stderr == "[cloister] what the app printed is withheld: the task was given protected data or secrets\n"
     assert run.result.names() == ["answer.json", "computed.json"], "no stdout.txt: it may hold the owner's data"
+
+
+TELLING = """
+import time
+from cloister import iapp
+print("the data is", iapp.read("email"))
+for step in (1, 2):
+    iapp.progress(step / 4, f"step {step} for {iapp.read('email')}")
+    time.sleep(1.1)
+iapp.progress(1, "done")
+iapp.write("answer.json", {"ok": True})
+"""
+
+
+def test_a_running_app_is_heard_by_its_requester_and_logs_are_read_where_the_owner_allows(
+    live: LiveNetwork, owner: DataProtector, data: ProtectedData, requester: DataProtector, tmp_path: Path
+) -> None:
+    company = live.connect("company")
+    app = company.apps.deploy(build_bundle(write_app(tmp_path / "telling", code=TELLING)).path, name="telling")
+    company.apps.publish(app.address)
+    grant = owner.grant_access(data, app=app, user=requester.connection.address, logs=True)
+    assert grant.policy is not None
+    assert grant.policy.logs
+    heard: list[Progress] = []
+    run = start(DataProtector(requester.connection, on_status=heard.append), data, app)
+    running = [event for event in heard if event.step == "TASK_EXECUTION" and event.fraction is not None]
+    said = dict.fromkeys((event.fraction, event.detail) for event in running if "step" in event.detail)
+    told = {(number / 4, f"step {number} for alice@example.org") for number in (1, 2)}
+    assert said, "heard while it ran; of two that came between two looks the newer is told"
+    assert set(said) <= told
+    assert heard[-1].finished
+    # What the scheduler shows everybody is of one size and says nothing; others who watch see no progress.
+    kept = requester.connection.scheduler.progress(run.task_id)
+    assert [entry.number for entry in kept] == list(range(1, len(kept) + 1))
+    assert len({len(entry.update) for entry in kept}) == 1
+    assert not any(b"alice" in entry.update for entry in kept)
+    for stranger in (live.newcomer(), live.connect(None)):
+        updates = AppUpdates(stranger.connection, run.task_id, pause=0)
+        assert updates.newest() is None
+    mine = AppUpdates(requester.connection, run.task_id, pause=0).newest()
+    assert mine is not None
+    assert (mine.fraction, mine.message) == (1, "done")
+    contribution = requester.connection.hub.contribution(
+        run.task_id, live.connect("worker").connection.address, block="latest"
+    )
+    assert mine.enclave == contribution.enclave_challenge
+    # The owner allowed logs, so the requester reads them; host and scheduler still do not.
+    assert run.result.read("stdout.txt") == b"the data is alice@example.org\n"
+    usage = json.loads(run.result.read("usage.json"))
+    assert usage["exit_code"] == 0
+    assert usage["seconds"] > 2
+    assert usage["peak_memory_bytes"] > 1 << 20
+    (logs,) = wait_for("the logs", lambda: requester.tasks.logs(run.task_id))
+    assert logs.stdout == ""
+    owner.revoke_access(grant)
 
 
 def test_an_encrypted_result_opens_only_for_its_beneficiary_with_the_key(

@@ -35,9 +35,13 @@ class AppProgress:
 
 
 class AppUpdates:
-    """Follows one task. It is decoration: what cannot be had, proven or opened is left out without a word."""
+    """Follows one task. It is decoration: what cannot be had, proven or opened is left out without a word.
 
-    def __init__(self, connection: Connection, task_id: Bytes32) -> None:
+    ``pause``: seconds between two looks.
+    """
+
+    def __init__(self, connection: Connection, task_id: Bytes32, *, pause: float = LOOK_SECONDS) -> None:
+        self._pause = pause
         self._connection = connection
         self._task_id = task_id
         self._looked_at = time.monotonic()
@@ -48,9 +52,9 @@ class AppUpdates:
         self._newest: AppProgress | None = None
 
     def newest(self) -> AppProgress | None:
-        """The last update so far; asks at most once in ``LOOK_SECONDS``, for the first time after as long."""
+        """The last update so far; asks again only after the pause, and for the first time after as long."""
         now = time.monotonic()
-        if not self._over and now - self._looked_at >= LOOK_SECONDS:
+        if not self._over and now - self._looked_at >= self._pause:
             self._looked_at = now
             try:
                 self._look()
