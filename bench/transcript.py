@@ -2,9 +2,9 @@
 
 In a ``console`` block a line that begins with ``$ `` is a command (a backslash at its end goes on in the next line), the
 lines after it are what it prints. The page holds the output of a real run, so what differs from run to run is compared by
-its shape: addresses, hashes, content ids, seconds, sizes, dates, and ``…`` for anything. An address of the page stands for the
-one that was printed in its place, from then on and in commands too, and must stay the same one. A line that is only
-``…`` stands for any lines. A command fails exactly where the page shows an ``error:``.
+its shape: addresses, hashes, content ids, ports, seconds, sizes, dates, and ``…`` for anything. An address of the page
+stands for the one that was printed in its place, from then on and in commands too, and must stay the same one. A line that
+is only ``…`` stands for any lines. A command fails exactly where the page shows an ``error:``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ _TOKEN = re.compile(
     r"(?P<name>0x[0-9a-fA-F]{8,}|Qm[1-9A-HJ-NP-Za-km-z]{44})"
     r"|(?P<moment>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00| UTC)?)"
     r"|(?P<amount>\d+(?:\.\d+)? (?:s|B|KiB|MiB|GiB)\b)"
+    r"|(?P<port>127\.0\.0\.1:\d+)"
     r"|(?P<any>…)"
     r"|(?P<space>\s+)"
 )
 _SHAPES = {
     "moment": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00| UTC)?",
     "amount": r"\d+(?:\.\d+)? (?:s|B|KiB|MiB|GiB)",
+    "port": r"127\.0\.0\.1:\d+",
     "any": ".*",
     "space": r"\s+",
 }
