@@ -6,16 +6,9 @@ so two enclaves that run the same bundle on the same data write the same metrics
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from pathlib import Path
-
-os.environ.setdefault("MPLCONFIGDIR", "/tmp/matplotlib")
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 import joblib
-import matplotlib.pyplot as plt
 import numpy
 import pyarrow.parquet as parquet
 from sklearn.linear_model import LogisticRegression
@@ -24,29 +17,27 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cloister.datasets.reader import ProtectedDataReader
+from cloister import iapp
 
 TEST_SHARE = 0.25
 SEED = 569
 
 
-def main() -> int:
-    """Train, score, write; returns the exit code."""
-    out = Path(os.environ["IEXEC_OUT"])
-    with ProtectedDataReader() as data:
+def main() -> None:
+    """Train, score, write."""
+    with iapp.data() as data:
         entry = next((entry.path for entry in data.entries() if entry.path.endswith(".parquet")), None)
         if entry is None:
-            print("the protected data holds no Parquet table", file=sys.stderr)
-            return 2
+            sys.exit("the protected data holds no Parquet table")
         with data.open(entry) as file:
             table = parquet.read_table(file)
-    features = [name for name in table.column_names if name != "target"]
     if "target" not in table.column_names:
-        print("the protected table has no column named target", file=sys.stderr)
-        return 2
+        sys.exit("the protected table has no column named target")
+    features = [name for name in table.column_names if name != "target"]
     samples = numpy.column_stack([table.column(name).to_numpy() for name in features])
     labels = table.column("target").to_numpy()
     print(f"{len(labels)} patients, {len(features)} features")
+    iapp.progress(0.3, f"training on {len(labels)} patients")
 
     train_x, test_x, train_y, test_y = train_test_split(
         samples, labels, test_size=TEST_SHARE, random_state=SEED, stratify=labels
@@ -55,28 +46,28 @@ def main() -> int:
     model.fit(train_x, train_y)
     predicted = model.predict(test_x)
     matrix = confusion_matrix(test_y, predicted)
-    metrics = {
-        "patients": len(labels),
-        "trained_on": len(train_y),
-        "scored_on": len(test_y),
-        "accuracy": round(float(accuracy_score(test_y, predicted)), 6),
-        "roc_auc": round(float(roc_auc_score(test_y, model.predict_proba(test_x)[:, 1])), 6),
-        "confusion_matrix": matrix.tolist(),
-        "labels": ["malignant", "benign"],
-    }
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
+    accuracy = float(accuracy_score(test_y, predicted))
+    labels_shown = ["malignant", "benign"]
+    iapp.write(
+        "metrics.json",
+        {
+            "patients": len(labels),
+            "trained_on": len(train_y),
+            "scored_on": len(test_y),
+            "accuracy": round(accuracy, 6),
+            "roc_auc": round(float(roc_auc_score(test_y, model.predict_proba(test_x)[:, 1])), 6),
+            "confusion_matrix": matrix,
+            "labels": labels_shown,
+        },
+    )
 
-    display = ConfusionMatrixDisplay(matrix, display_labels=metrics["labels"])
-    display.plot(cmap="Blues", colorbar=False)
-    plt.title(f"{len(test_y)} patients the model had not seen: {metrics['accuracy']:.1%} right")
-    plt.tight_layout()
-    plt.savefig(out / "confusion_matrix.png", dpi=120, metadata={"Software": None})
-    joblib.dump(model, out / "model.joblib")
-
-    (out / "computed.json").write_text(json.dumps({"deterministic-output-path": str(out / "metrics.json")}))
-    print(f"accuracy {metrics['accuracy']:.4f}")
-    return 0
+    display = ConfusionMatrixDisplay(matrix, display_labels=labels_shown).plot(cmap="Blues", colorbar=False)
+    display.ax_.set_title(f"{len(test_y)} patients the model had not seen: {accuracy:.1%} right")
+    display.figure_.tight_layout()
+    iapp.plot(display, "confusion_matrix.png", dpi=120)
+    joblib.dump(model, iapp.output("model.joblib"))
+    print(f"accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
