@@ -88,6 +88,7 @@ def _draw(view: TaskView) -> None:
             ("deal", view.deal_id),
             ("status", view.status),
             ("stage", view.stage),
+            ("worker", view.work),
             ("cause", view.detail),
             ("result", view.location),
         ]

@@ -36,8 +36,8 @@ GIVEN_UP_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, ``TIMEOUT``); ``stage`` the scheduler's word;
-    ``progress`` the running app's own, where it was watched.
+    """One task. ``status`` is iExec's name (``ACTIVE``, ``COMPLETED``, …, ``TIMEOUT``); ``stage`` the scheduler's word,
+    ``work`` how far its last worker said to be (``COMPUTING``, …); ``progress`` the running app's own, where it was watched.
     """
 
     task_id: Bytes32
@@ -48,6 +48,7 @@ class TaskView:
     final_deadline: int
     location: str | None
     detail: str | None = None
+    work: str | None = None
     progress: AppProgress | None = None
 
     @property
@@ -94,7 +95,7 @@ class Tasks:
         task = connection.hub.task(identity, block=head.number)
         if task is None:
             return self._uninitialized(identity, deal_id, head)
-        stage, detail = self._stage(identity)
+        stage, detail, work = self._stage(identity)
         location = parse_results_location(task.results) if task.status is TaskStatus.COMPLETED else None
         return TaskView(
             task_id=identity,
@@ -105,6 +106,7 @@ class Tasks:
             final_deadline=task.final_deadline,
             location=None if location is None else location.location,
             detail=detail,
+            work=work,
         )
 
     def _uninitialized(self, identity: Bytes32, deal_id: str | None, head: Head) -> TaskView:
@@ -121,8 +123,8 @@ class Tasks:
             raise NotFound(f"deal {parent} has no task {identity}", hint="check the ids")
         limit = deadlines(deal.start_time, hub.category(deal.category, block=head.number).clock).final
         status = "TIMEOUT" if head.timestamp >= limit else "UNSET"
-        stage, detail = self._stage(identity)
-        return TaskView(identity, parent, index, status, stage, limit, None, detail)
+        stage, detail, work = self._stage(identity)
+        return TaskView(identity, parent, index, status, stage, limit, None, detail, work)
 
     def watch(self, task_id: str, *, deal_id: str | None = None, timeout: float | None = None) -> Iterator[TaskView]:
         """Yield the task's view at once and whenever it changes, until it ended or its workerpool gave it up.
@@ -171,7 +173,8 @@ class Tasks:
         told: AppProgress | None = None
         for view in self.watch(task_id, deal_id=deal_id, timeout=timeout):
             said, told = (view.progress if view.progress != told else None), view.progress
-            detail = (said.message if said is not None else "") or view.stage or view.status
+            running = view.work if view.stage == "RUNNING" else None
+            detail = (said.message if said is not None else "") or running or view.stage or view.status
             fraction = None if told is None else told.fraction
             self._tell(Progress("TASK_EXECUTION", detail=detail, fraction=fraction))
         assert view is not None  # noqa: S101  (watch yields at least once)
@@ -302,10 +305,12 @@ class Tasks:
             )
         return Result(open_result(key, chunks, context=task_id.raw), encrypted=True)
 
-    def _stage(self, task_id: Bytes32) -> tuple[str | None, str | None]:
-        """The scheduler's word on the task and the last cause of failure. Only decoration: the chain is what counts."""
+    def _stage(self, task_id: Bytes32) -> tuple[str | None, str | None, str | None]:
+        """The scheduler's word on the task, the last cause of failure, the last worker's word. Only decoration: the chain is
+        what counts.
+        """
         try:
             state = self._connection.scheduler.task(task_id)
         except CloisterError:
-            return None, None
-        return state.status, state.cause
+            return None, None, None
+        return state.status, state.cause, state.replicates[-1].status if state.replicates else None
