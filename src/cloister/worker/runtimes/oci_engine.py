@@ -19,7 +19,11 @@ GVISOR = "runsc"
 CHANNEL_TARGET = "/run/cloister"
 FOLDERS = ("dev", "etc", "jail", "opt", "proc", "run/cloister", "sys", "tmp", "usr", "var")
 """What the root folder of an enclave is made of; the rest is mounted."""
-_GVISOR_CAPABILITIES = ("SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "KILL")
+_GVISOR_CAPABILITIES = (
+    *("SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "KILL"),
+    # To write and read what is the iApp's.
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER"),
+)
 """What the agent needs of gVisor's kernel to build the inner sandbox. They mean nothing to this host's."""
 _FIRST_USER = 1_900_000_000
 _INNER_USER = 1000
