@@ -190,9 +190,63 @@ MEANINGS = MappingProxyType(
         "DATA_UNREADABLE": Meaning(
             "The protected data does not open with its key.", "Its owner must protect it anew, or push the right key."
         ),
+        # --- refusals of the SMS ---
+        "PURPOSE_MISSING": Meaning(
+            "The data's owner allows certain purposes, and the request names none.", "Run it with --purpose."
+        ),
+        "PURPOSE_REFUSED": Meaning(
+            "The data's owner does not allow the purpose that the request names.",
+            "Ask the owner for access for this purpose, or name one that is allowed.",
+        ),
+        "APP_PURPOSE_REFUSED": Meaning(
+            "The iApp is not made for the purpose that the request names.",
+            "Its author adds it to purposes in iapp.toml and deploys again; the owner then grants access to that app.",
+        ),
+        "NO_LONGER_VALID": Meaning("The owner's access policy has ended.", "Ask the owner to grant access anew."),
+        "ORDER_CLOSED": Meaning(
+            "The grant was revoked, or used as often as it allows.", "Ask the owner for another one."
+        ),
+        "ORDER_SIGNATURE": Meaning(
+            "The grant is not signed by the data's owner of today.", "Ask today's owner to grant access."
+        ),
+        "POLICY_MISSING": Meaning(
+            "The grant names an access policy that the SMS does not have.", "Its owner must push the policy again."
+        ),
+        "RESTRICTION": Meaning(
+            "The grant is for another app, workerpool or requester.", "Ask its owner for a fitting one."
+        ),
+        "DATASET_UNKNOWN": Meaning("The chain has no such protected data.", "Check its address: cloister data show."),
+        "DATASET_KEY_MISSING": Meaning(
+            "The SMS has no key for the protected data.", "Its owner must push the key, or protect the data anew."
+        ),
+        "DEAL_NOT_TEE": Meaning(
+            "The orders do not ask for an enclave, so nothing is released.", "Make the orders with a TEE tag."
+        ),
+        "PARAMS_REFUSED": Meaning("The parameters of the request do not read.", "Make the request again."),
+        "REQUESTER_SECRET_MISSING": Meaning(
+            "The request names a secret that its requester did not push to the SMS.",
+            "Push it, or run with --secret N=@FILE, which does it.",
+        ),
+        "RESULT_KEY_MISSING": Meaning(
+            "The result must be sealed, and the SMS has no result key of its beneficiary.",
+            "Push one: the SDK does it by itself when it makes a request.",
+        ),
+        "RESULT_KEY_MALFORMED": Meaning(
+            "The beneficiary's result key at the SMS is not a key.", "Push another one and make a new request."
+        ),
+        "RELEASE_TOO_LARGE": Meaning(
+            "Parameters, secrets and keys of the task are too large together.", "Use fewer or shorter ones."
+        ),
+        "BULK_INDEX_MISSING": Meaning("The bulk request has no slice for this task.", "Prepare the request again."),
+        "BULK_NOT_SERVED": Meaning("This SMS does not serve bulk requests.", "Run on one protected data at a time."),
+        "BULK_ROOT_MALFORMED": Meaning("The list of the bulk's slices does not read.", "Prepare the request again."),
+        "BULK_SLICE_MALFORMED": Meaning("A slice of the bulk does not read.", "Prepare the request again."),
+        "BULK_WITH_DATASET": Meaning(
+            "The request is for a bulk and for one protected data at once.", "Choose one of the two."
+        ),
     }
 )
-"""Cause -> what it means. Holds every cause of ``enclave.causes``."""
+"""Cause -> what it means. Holds every cause of ``enclave.causes`` and every final code of schedulers."""
 
 
 def explain(cause: str) -> Meaning | None:

@@ -1,0 +1,74 @@
+"""A kept bundle is used again exactly as long as nothing changed that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.generator.conftest import Project
+
+from cloister.generator.bundle import build_bundle
+from cloister.generator.rehearsal.bundle import load_bundle, source_key
+from cloister.generator.rehearsal.files import fingerprint
+
+
+def _edit(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text((folder / name).read_text() + "\n# changed\n")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "code": _edit("main.py"),
+    "settings": _edit("iapp.toml"),
+    "dependencies": lambda folder: (folder / "requirements.txt").write_text("# none\n"),
+    "wanted dependencies": lambda folder: (folder / "requirements.in").write_text("# none\n"),
+    "a new file": lambda folder: (folder / "model.bin").write_bytes(b"1"),
+    "a file deep down": lambda folder: ((folder / "a" / "b").mkdir(parents=True), (folder / "a/b/c").write_text("1")),
+    "a file gone": lambda folder: (folder / "gone.py").unlink(),
+    "a file renamed": lambda folder: (folder / "gone.py").rename(folder / "here.py"),
+    "a link": lambda folder: (folder / "link").symlink_to("main.py"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_change_of_what_a_bundle_is_made_of_is_seen(project: Project, change: Callable[[Path], object]) -> None:
+    folder = project("")
+    (folder / "gone.py").write_text("")
+    before, looked = source_key(folder, "python3"), fingerprint(folder)
+    change(folder)
+    assert source_key(folder, "python3") != before
+    assert fingerprint(folder) != looked
+
+
+def test_the_runtime_counts_and_mock_data_does_not(project: Project) -> None:
+    folder = project("", run="args = 'x'")
+    before = source_key(folder, "python3")
+    assert source_key(folder, "node") != before
+    (folder / "mock" / "run.toml").write_text("args = 'y'")
+    (folder / ".cloister").mkdir()
+    (folder / ".cloister" / "x").write_text("")
+    assert source_key(folder, "python3") == before
+
+
+def test_the_second_time_the_kept_bundle_is_used_and_it_is_the_one_that_a_build_makes(project: Project) -> None:
+    folder = project("")
+    first = load_bundle(folder)
+    written = first.path.stat().st_mtime_ns
+    again = load_bundle(folder)
+    assert (again.path, again.digest, again.size) == (first.path, first.digest, first.size)
+    assert again.path.stat().st_mtime_ns == written
+    assert again.manifest == first.manifest
+    assert build_bundle(folder, folder / "build" / "x").digest == first.digest
+
+
+def test_a_damaged_bundle_is_built_anew_and_old_ones_go(project: Project) -> None:
+    folder = project("")
+    first = load_bundle(folder)
+    first.path.write_bytes(b"damaged")
+    assert load_bundle(folder).digest == first.digest
+    assert first.path.stat().st_size == first.size
+    for number in range(5):
+        (folder / "main.py").write_text(f"print({number})")
+        load_bundle(folder)
+    kept = list((folder / ".cloister" / "bundles").glob("*.bundle"))
+    assert len(kept) == 3
