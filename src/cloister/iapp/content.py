@@ -41,9 +41,12 @@ def build_json(name: str, value: object) -> str:
     try:
         return json.dumps(value, default=_plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     except RecursionError:
-        raise InputError(f"{quoted(name)} cannot be JSON: it is nested too deep, or holds itself") from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{quoted(name)} cannot be JSON: {quoted(str(error))}") from error
+        raise InputError(f"{quoted(name)} cannot be JSON: it is nested too deep") from None
+    except TypeError as error:
+        raise InputError(f"{quoted(name)} cannot be JSON: {quoted(str(error))}") from None
+    except ValueError as error:
+        reason = "it holds itself" if "ircular" in str(error) else "it holds NaN or an infinity"
+        raise InputError(f"{quoted(name)} cannot be JSON: {reason}") from None
 
 
 def _plain(value: Any) -> object:
