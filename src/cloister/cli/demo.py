@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloister.sdk.account import Balances
 
 T = TypeVar("T")
-OWN_NETWORKS = {"bubblewrap": "demo", "vm": "demo-vm"}
+OWN_NETWORKS = {"bubblewrap": "demo", "oci": "demo-oci", "vm": "demo-vm"}
 
 
 @click.command()
@@ -31,8 +31,8 @@ OWN_NETWORKS = {"bubblewrap": "demo", "vm": "demo-vm"}
 )
 @click.option(
     "--enclave",
-    type=click.Choice(["bubblewrap", "vm"]),
-    help="Run on a network of the demo's own with these enclaves: a sandbox, or a measured virtual machine.",
+    type=click.Choice(["bubblewrap", "oci", "vm"]),
+    help="Run on a network of the demo's own with these enclaves: a sandbox, a container, or a measured virtual machine.",
 )
 @options
 def demo(session: Session, output: Path, enclave: str | None) -> None:

@@ -36,10 +36,11 @@ LOG_BYTES = 16 << 20
 @click.option("--run-price", default="0.02 RLC", show_default=True, help="What the workerpool asks for one task.")
 @click.option(
     "--enclave",
-    type=click.Choice(["bubblewrap", "vm"]),
+    type=click.Choice(["bubblewrap", "oci", "vm"]),
     default="bubblewrap",
     show_default=True,
-    help="What tasks run in: a sandbox with SIMULATED evidence, or a measured virtual machine.",
+    help="What tasks run in: a sandbox, or a container (podman or docker, with gVisor when installed), both with "
+    "SIMULATED evidence; or a measured virtual machine.",
 )
 @click.option("--detach", is_flag=True, help="Return when it is ready; it goes on without a terminal.")
 @connect_to_option("Lead connections of apps to HOST:PORT elsewhere, as curl --connect-to.")
@@ -198,16 +199,19 @@ def down(name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def status(name: str, as_json: bool) -> None:
     """Ask every service whether it is ready."""
-    from cloister.network.state import readiness
+    from cloister.network.enclaves import noted_runtime
+    from cloister.network.state import NetworkState, readiness
     from cloister.sdk.home import load_description
 
     description = load_description(name)
     parts = readiness(description.origin)
+    enclaves = noted_runtime(NetworkState(name))
     if as_json:
-        click.echo(json.dumps({"origin": description.origin, "parts": parts}))
+        click.echo(json.dumps({"origin": description.origin, "parts": parts, "enclaves": enclaves}))
     else:
         from cloister.cli.render import table
 
         table(f"network {name} at {description.origin}", ("service", "state"), parts.items())
+        click.echo(f"enclaves: {enclaves or 'the worker has not started yet'} ({description.enclave_kind} evidence)")
     if any(state != "ok" for state in parts.values()):
         raise UnavailableError("not every service is ready", hint="read the log in the network's folder")

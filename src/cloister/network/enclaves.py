@@ -21,9 +21,10 @@ Announce = Callable[[str], None]
 
 
 class EnclaveChoice(StrEnum):
-    """A sandbox whose evidence is simulated, or a measured virtual machine with a TPM of the network's own."""
+    """A sandbox or a container, whose evidence is simulated, or a measured virtual machine with a TPM of the network's own."""
 
     BUBBLEWRAP = "bubblewrap"
+    OCI = "oci"
     VM = "vm"
 
     @property
@@ -33,7 +34,7 @@ class EnclaveChoice(StrEnum):
 
 
 def choice_of(kind: str) -> EnclaveChoice:
-    """The choice that a network's description stands for."""
+    """The choice that a network's description stands for, when nobody says more."""
     return EnclaveChoice.VM if kind == EvidenceKind.TPM else EnclaveChoice.BUBBLEWRAP
 
 
@@ -70,8 +71,34 @@ def build_runtime(state: NetworkState, choice: EnclaveChoice, settings: WorkerSe
         kept = keep_image(machines_folder(), VmOptions())
         return VmRuntime(kept.image, _tpm_root(state).state), EnclaveSpec(Platform(EvidenceKind.TPM.value))
     root = load_test_root(state.path("testroot", "x").parent, state.name)
-    runtime = BubblewrapRuntime(node_prefix=settings.node_prefix)
-    return runtime, EnclaveSpec(Platform(EvidenceKind.SIMULATED.value, root.platform))
+    spec = EnclaveSpec(Platform(EvidenceKind.SIMULATED.value, root.platform))
+    if choice is EnclaveChoice.OCI:
+        from cloister.worker.runtimes.oci import OciRuntime
+
+        return OciRuntime(node_prefix=settings.node_prefix), spec
+    return BubblewrapRuntime(node_prefix=settings.node_prefix), spec
+
+
+def describe_runtime(runtime: Runtime, choice: EnclaveChoice) -> str:
+    """What the worker starts, in words: for containers, the engine and the kernel below it."""
+    chosen = getattr(runtime, "chosen", None)
+    return choice.value if chosen is None else f"{choice.value}: {chosen}"
+
+
+def note_runtime(state: NetworkState, text: str) -> None:
+    """Leave for ``cloister status`` what the worker said of its enclaves when it started."""
+    place = state.path("worker", "enclaves")
+    fresh = place.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(place)
+
+
+def noted_runtime(state: NetworkState) -> str | None:
+    """What the worker said last; None when it never did."""
+    try:
+        return state.path("worker", "enclaves").read_text()[:300]
+    except OSError:
+        return None
 
 
 def machines_folder() -> Path:

@@ -360,6 +360,8 @@ class LocalNetwork:
                 self._options.name,
                 "--slots",
                 str(self._options.slots),
+                "--enclave",
+                self._options.enclave.value,
                 *(f"--connect-to={name}={place}" for name, place in self._options.connect_to.items()),
                 *([] if self._options.app_network else ["--no-app-network"]),
             ],

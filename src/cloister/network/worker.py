@@ -11,8 +11,9 @@ from cloister.chain.rpc import JsonRpc
 from cloister.chain.sender import TransactionSender
 from cloister.clients.scheduler import SchedulerClient
 from cloister.clients.sms import SmsClient
+from cloister.errors import ConfigurationError
 from cloister.network.accounts import load_accounts
-from cloister.network.enclaves import build_runtime, choice_of
+from cloister.network.enclaves import EnclaveChoice, build_runtime, choice_of, describe_runtime, note_runtime
 from cloister.network.state import NetworkState
 from cloister.sdk.home import load_description
 from cloister.storage.kubo import KuboStore
@@ -24,7 +25,14 @@ from cloister.worker.journal import Journal
 from cloister.worker.settings import WorkerSettings
 
 
-def run_worker(name: str, *, slots: int, connect_to: Mapping[str, str] | None = None, app_network: bool = True) -> None:
+def run_worker(
+    name: str,
+    *,
+    slots: int,
+    connect_to: Mapping[str, str] | None = None,
+    app_network: bool = True,
+    enclave: EnclaveChoice | None = None,
+) -> None:
     """Run the worker of the network ``name`` until SIGTERM or SIGINT.
 
     Raises:
@@ -45,7 +53,13 @@ def run_worker(name: str, *, slots: int, connect_to: Mapping[str, str] | None = 
         connect_to=connect_to or {},
     )
     store = KuboStore(description.services.gateway, description.services.gateway)
-    runtime, spec = build_runtime(state, choice_of(description.enclave_kind), settings)
+    choice = enclave or choice_of(description.enclave_kind)
+    if choice.kind.value != description.enclave_kind:
+        raise ConfigurationError(
+            f"the network {name} has {description.enclave_kind} enclaves, and {choice.value} gives {choice.kind.value} evidence"
+        )
+    runtime, spec = build_runtime(state, choice, settings)
+    note_runtime(state, describe_runtime(runtime, choice))
     worker = Worker(
         Platform(
             settings=settings,
