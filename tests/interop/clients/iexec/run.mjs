@@ -151,7 +151,7 @@ await flow(async ({ check, wallets }) => {
         const seen = await report(zip);
         assert.deepEqual([seen.args, seen.environment.IEXEC_TASK_INDEX, seen.environment.IEXEC_BOT_SIZE, seen.files, seen.data.error !== undefined], [['double'], String(index), '2', {}, true]);
         assert.equal(seen.environment.IEXEC_DATASET_ADDRESS, utils.NULL_ADDRESS);
-        assert.deepEqual(Object.keys(zip.files).filter((name) => name !== 'receipt.cose').sort(), ['computed.json', 'result.json', 'stderr.txt', 'stdout.txt']);
+        assert.deepEqual(Object.keys(zip.files).filter((name) => name !== 'receipt.cose').sort(), ['computed.json', 'result.json', 'stderr.txt', 'stdout.txt', 'usage.json']);
         assert.equal(await zip.file('stdout.txt').async('string'), 'the probe says double\n');
         const { resultDigest } = await reader().task.show(task);
         assert.equal(resultDigest, `0x${sha256(await zip.file('result.json').async('uint8array'))}`);
