@@ -6,11 +6,15 @@ The templates with large dependencies run nightly: ``.venv/bin/pytest -m nightly
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import pytest
-from tests.support.network import LiveNetwork, live_network
+from tests.support.network import LiveNetwork, live_network, wait_for
 from tests.support.workshop import Workshop
 
 from cloister.generator.init import TEMPLATES
@@ -19,9 +23,30 @@ pytestmark = pytest.mark.xdist_group("templates")
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNetwork]:
-    """One network for all templates."""
-    with live_network(tmp_path_factory.mktemp("templates")) as network:
+def web_api() -> Iterator[str]:
+    """The mock API of the template web-api, up; its host and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with as_file(files("cloister.generator") / "templates" / "web-api" / "mock" / "api.py") as program:
+        process = subprocess.Popen([sys.executable, program, str(port)])
+        try:
+            wait_for("the mock API", lambda: _listens(port))
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, web_api: str) -> Iterator[LiveNetwork]:
+    """One network for all templates, which leads an app that asks for the web API to its mock."""
+    with live_network(tmp_path_factory.mktemp("templates"), connect_to={"rates.example.org:443": web_api}) as network:
         yield network
 
 
@@ -42,9 +67,19 @@ def test_hello_worlds(workshop: Workshop, template: str) -> None:
     assert result.text("hello.txt") == (
         "Hello, Grace Hopper!\nThe protected message has 30 letters. Only this enclave has read them.\n"
     )
-    # What the app would print about protected data stays inside; the receipt is always there.
-    assert set(result.names) == {"hello.txt", "computed.json", "receipt.cose"}
-    assert project.run(app).text("hello.txt").startswith("Hello, World!\nNobody gave me protected data.")
+    # What the app would print about protected data stays inside.
+    assert set(result.names) == {"hello.txt", "computed.json"}
+
+
+def test_web_api(workshop: Workshop) -> None:
+    project = workshop.begin("web-api")
+    project.own_tests()
+    project.rehearse()
+    key = project.folder / "api.key"
+    key.write_text("mock-key")
+    app = project.deploy("--app-secret", f"@{key}")
+    conversion = project.run(app, "--args", "250 EUR JPY").json("conversion.json")
+    assert conversion == {"amount": "250", "from": "EUR", "to": "JPY", "rate": "163.25", "converted": "40812.50"}
 
 
 @pytest.mark.nightly

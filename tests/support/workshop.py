@@ -70,7 +70,7 @@ class Project:
     @cached_property
     def requester(self) -> DataProtector:
         """Who deploys, asks and pays."""
-        return self.workshop.live.newcomer(stake="1 RLC")
+        return self.workshop.live.newcomer(wallet="1 RLC")
 
     def _as(self, who: DataProtector, *arguments: object) -> Any:
         live = self.workshop.live
@@ -125,7 +125,7 @@ class Project:
     def run(self, app: str, *options: object) -> Result:
         """``cloister iapp run``: the opened result."""
         folder = self.folder.with_name(f"{self.folder.name}-result")
-        told = self._as(self.requester, "iapp", "run", app, "--workerpool-price", "0.1", "--output", folder, *options)
+        told = self._as(self.requester, "iapp", "run", app, "--budget", "0.1 RLC", "--output", folder, *options)
         assert told["failure"] is None
         return Result(folder, tuple(told["files"]))
 
@@ -133,4 +133,4 @@ class Project:
         """``cloister iapp run`` that must end with ``code``."""
         live = self.workshop.live
         who = ("--network", live.name, "--as", live.key_file(self.requester), "--json")
-        return self.workshop.terminal.run("iapp", "run", app, "--workerpool-price", "0.1", *options, *who, code=code)
+        return self.workshop.terminal.run("iapp", "run", app, "--budget", "0.1 RLC", *options, *who, code=code)
