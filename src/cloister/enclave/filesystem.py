@@ -82,11 +82,12 @@ def system_arguments() -> list[str]:
 
 
 def masked_directories() -> list[str]:
-    """Packages that the host happens to have beside the runtimes: not measured, so an iApp must not see them."""
+    """Packages and certificate authorities that the host happens to have: not measured, so an iApp must not see them."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     names = {f"{sys.base_prefix}/lib/{version}/site-packages", "/usr/lib/python3/dist-packages"}
     names |= {f"/usr/local/lib/{version}/dist-packages", f"/usr/local/lib/{version}/site-packages"}
     names |= {f"{prefix}/lib/node_modules" for prefix in ("/usr", "/usr/local", NODE_PREFIX)}
+    names |= {"/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/pki"}
     return sorted(name for name in names if Path(name).is_dir())
 
 

@@ -64,7 +64,7 @@ CERTIFICATES: Final = "certifi/cacert.pem"
 """Where a bundle's libraries hold certificate authorities, when they do. The host's own are not measured, so never shown."""
 _ANSWER_SECONDS = CONNECT_SECONDS + 5
 _LEAVE_SECONDS = 2.0
-_BACKLOG = 128
+_BACKLOG = 1024
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
