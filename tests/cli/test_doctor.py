@@ -8,12 +8,13 @@ import pytest
 from tests.support.terminal import Terminal
 
 from cloister.attestation.evidence import EvidenceKind
-from cloister.worker.doctor import PROBES, Diagnosis, State, diagnose
+from cloister.worker.doctor import PROBES, Diagnosis, diagnose
+from cloister.worker.findings import State
 from cloister.worker.machine import Machine
 
 NAMES = {
     *("kvm", "tdx", "snp", "sgx", "tpm", "swtpm", "qemu", "ovmf", "bubblewrap", "namespaces", "landlock"),
-    *("podman", "docker", "runsc", "node", "anvil"),
+    *("podman", "docker", "runsc", "containers", "node", "anvil"),
 }
 TOOLS = ("qemu-system-x86_64", "swtpm", "bwrap", "unshare", "podman", "docker", "runsc", "node", "anvil")
 
@@ -64,7 +65,7 @@ def test_this_machine(terminal: Terminal) -> None:
         assert each["seen"]
         assert each["gives"]
         assert (each["advice"] is None) == (each["state"] == "works"), each
-    assert {each["name"] for each in found["runtimes"]} == {"bubblewrap", "vm"}
+    assert {each["name"] for each in found["runtimes"]} == {"bubblewrap", "oci", "vm"}
     text = terminal.run("doctor", code=done.code).stdout
     for each in found["findings"]:
         assert each["what"] in text
@@ -192,7 +193,7 @@ def test_the_strongest_evidence_follows_the_runtimes(workshop: Workshop) -> None
     second = workshop.diagnose()
     assert second.evidence is EvidenceKind.TPM
     assert "not encrypted" in second.worth
-    assert {each.name: each.works for each in second.runtimes} == {"bubblewrap": True, "vm": True}
+    assert {each.name: each.works for each in second.runtimes} == {"bubblewrap": True, "oci": False, "vm": True}
     (workshop.programs / "swtpm").unlink()
     third = {each.name: each for each in workshop.diagnose().runtimes}
     assert (third["vm"].works, third["vm"].why) == (False, "needs swtpm")
@@ -215,3 +216,31 @@ def test_looking_changes_nothing_and_hands_nothing_on(workshop: Workshop, monkey
     found = workshop.diagnose()
     assert sorted(workshop.root.rglob("*")) == before
     assert found.finding("docker").seen == "1"
+
+
+def test_containers_are_tried_and_named(workshop: Workshop) -> None:
+    absent = workshop.diagnose().finding("containers")
+    assert (absent.state, absent.advice) == (State.ABSENT, "apt install podman runsc")
+    workshop.program("podman", "echo stands")
+    assert "neither podman with runsc, crun or runc" in workshop.diagnose().finding("containers").seen
+    workshop.program("crun", "echo crun 1")
+    assert workshop.diagnose().finding("containers").seen == "started one: podman with crun"
+    verdict = next(each for each in workshop.diagnose().runtimes if each.name == "oci")
+    assert verdict.works
+
+
+def test_a_runsc_that_is_not_gvisor_is_refused_and_nothing_takes_its_place(workshop: Workshop) -> None:
+    workshop.program("podman", "echo Linux version 6.1 of this very host")
+    workshop.program("crun", "echo crun 1")
+    workshop.program("runsc", "echo runsc 1")
+    found = workshop.diagnose().finding("containers")
+    assert found.state is State.BROKEN
+    assert "what is called runsc is not gVisor" in found.seen
+    assert found.advice == "remove runsc to do without gVisor"
+
+
+def test_control_groups_that_refuse_are_said(workshop: Workshop) -> None:
+    refuse = 'case "$*" in *--memory*) echo "crun: no such controller" >&2; exit 126;; esac; echo stands'
+    workshop.program("podman", refuse)
+    workshop.program("crun", "echo crun 1")
+    assert workshop.diagnose().finding("containers").seen == "started one: podman with crun, without control groups"

@@ -23,7 +23,8 @@ def doctor(as_json: bool) -> None:
     Each thing is tried, not only looked for; that takes some seconds, needs no network and changes nothing. For what is
     missing the last column says what to install or set. Exits with 0 unless no enclave can be started here at all (75).
     """
-    from cloister.worker.doctor import State, diagnose
+    from cloister.worker.doctor import diagnose
+    from cloister.worker.findings import State
 
     found = diagnose()
     if as_json:

@@ -80,6 +80,8 @@ def _try(isolation: Isolation, image: str, name: str, run: Run, *, limited: bool
         trusted=False,
     )
     code, said = run(build_start(isolation, container))
+    if code is None:
+        run([isolation.program, "rm", "--force", name])  # its command was given up, not the container
     if code != 0:
         return said.strip()[-300:] or f"ended with {code}"
     if isolation.gvisor and GVISOR_VERSION not in said:
