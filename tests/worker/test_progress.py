@@ -60,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def line_to(port: int) -> ProgressLine:
     client = SchedulerClient(f"http://127.0.0.1:{port}", chain_id=1, hub=Address("0x" + "11" * 20))
-    return ProgressLine(client.worker(KEY), LEASE)
+    worker = client.worker(KEY)
+    return ProgressLine(lambda number, update: worker.give_progress(LEASE, number, update))
 
 
 @pytest.fixture
@@ -91,8 +92,8 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not come")
 
 
-def threads_of(lease: str) -> int:
-    return sum(thread.name == f"progress-{lease[:8]}" for thread in threading.enumerate())
+def threads() -> int:
+    return sum(thread.name == "progress" for thread in threading.enumerate())
 
 
 def test_updates_arrive_in_their_order_and_the_last_one_after_the_end(scheduler: Scheduler) -> None:
@@ -103,7 +104,7 @@ def test_updates_arrive_in_their_order_and_the_last_one_after_the_end(scheduler:
     until(lambda: len(scheduler.told) == 3)
     path = f"/scheduler/v1/leases/{LEASE}/progress"
     assert scheduler.told == [(path, number, bytes([number])) for number in (1, 2, 3)]
-    until(lambda: threads_of(LEASE) == 0)
+    until(lambda: threads() == 0)
 
 
 def test_of_what_waits_for_a_slow_scheduler_the_newest_is_told(scheduler: Scheduler) -> None:
@@ -138,11 +139,11 @@ def test_nobody_is_there() -> None:
             line.tell(1, b"x")
             line.tell(2, b"x")
             line.close()
-        until(lambda: threads_of(LEASE) == 0)
+        until(lambda: threads() == 0)
 
 
 def test_a_silent_app_costs_no_thread() -> None:
     line = line_to(9)
-    assert threads_of(LEASE) == 0
+    assert threads() == 0
     line.close()
-    assert threads_of(LEASE) == 0
+    assert threads() == 0

@@ -60,7 +60,7 @@ class HostServices:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_shared", SharedPatience(self.patience))
-        object.__setattr__(self, "_progress", ProgressLine(self.scheduler, self.lease.lease_id))
+        object.__setattr__(self, "_progress", ProgressLine(self._give_progress))
         object.__setattr__(self, "_downloads", Downloads(self._fetch, self.patience().off))
 
     def nonce(self, task_id: Bytes32) -> NonceGrant:
@@ -186,6 +186,9 @@ class HostServices:
     def progress(self, number: int, update: bytes) -> None:
         """Pass an update of the app's progress on, when it can be."""
         self._progress.tell(number, update)
+
+    def _give_progress(self, number: int, update: bytes) -> None:
+        self.scheduler.give_progress(self.lease.lease_id, number, update)
 
 
 def make_folder(folder: Path) -> None:

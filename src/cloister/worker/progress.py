@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 
-from cloister.clients.scheduler import WorkerCalls
 from cloister.errors import CloisterError
 
 log = logging.getLogger("cloister.worker")
@@ -16,11 +16,13 @@ _WAITING = 4
 
 
 class ProgressLine:
-    """Speaks for one enclave from a thread of its own, which begins with the first update. Thread-safe."""
+    """Speaks for one enclave from a thread of its own, which begins with the first update. Thread-safe.
 
-    def __init__(self, scheduler: WorkerCalls, lease_id: str) -> None:
-        self._scheduler = scheduler
-        self._lease_id = lease_id
+    ``give`` is handed number and update in that thread; it may be slow and raise.
+    """
+
+    def __init__(self, give: Callable[[int, bytes], None]) -> None:
+        self._give = give
         self._waiting: deque[tuple[int, bytes]] = deque(maxlen=_WAITING)
         self._news = threading.Condition()
         self._closed = False
@@ -32,7 +34,7 @@ class ProgressLine:
             self._waiting.append((number, update))
             self._news.notify()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"progress-{self._lease_id[:8]}", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
@@ -50,8 +52,8 @@ class ProgressLine:
                     self._news.wait()
                 number, update = self._waiting.popleft()
             try:
-                self._scheduler.give_progress(self._lease_id, number, update)
+                self._give(number, update)
             except CloisterError as error:
-                log.info("lease %s: progress %s was not told: %s", self._lease_id, number, error.message)
+                log.info("progress %s was not told: %s", number, error.message)
             except Exception:
-                log.exception("lease %s: progress %s was not told", self._lease_id, number)
+                log.exception("progress %s was not told", number)
