@@ -8,6 +8,7 @@ pip's version. ``enclave.bundle`` unpacks it.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,8 @@ from cloister.enclave.runtimes import NODE_MODULES
 from cloister.errors import InputError, NotFound, quoted
 from cloister.generator import node_modules
 from cloister.generator.archive import BuiltBundle, write_bundle
+from cloister.generator.images import SUFFIX as IMAGE_SUFFIX
+from cloister.generator.images import build_image, is_image, load_image
 from cloister.generator.interpreters import find_interpreter
 from cloister.generator.locking import lock_folder
 from cloister.generator.packages import install_packages
@@ -25,8 +28,9 @@ from cloister.generator.requirements import LOCK_NAME, load_lock, load_wanted
 from cloister.generator.settings import SETTINGS_NAME, Settings, load_settings
 from cloister.generator.sources import source_files
 from cloister.protocol.bundles import Language, Manifest
+from cloister.protocol.codec import Bytes32
 
-__all__ = ["SUFFIX", "BuiltBundle", "Settings", "build_bundle", "load_manifest", "load_settings"]
+__all__ = ["SUFFIX", "BuiltBundle", "Settings", "build_bundle", "load_digest", "load_manifest", "load_settings"]
 
 SUFFIX = ".bundle"
 _PIECE = 1 << 20
@@ -56,6 +60,8 @@ def build_bundle(
     folder = folder.resolve()
     settings = load_settings(folder)
     manifest = settings.manifest
+    if manifest.language is Language.CONTAINER:
+        return build_image(folder, settings, output or folder / "build" / f"{manifest.name}{IMAGE_SUFFIX}")
     output = output or folder / "build" / f"{manifest.name}{SUFFIX}"
     node = manifest.language is Language.NODE
     members = {
@@ -81,18 +87,35 @@ def build_bundle(
 
 
 def load_manifest(bundle: Path) -> Manifest:
-    """Read the manifest of a bundle on disk.
+    """Read the manifest of a bundle, or of the archive of an image, on disk.
 
     Raises:
-        NotFound: no such file. DecodeError: not a bundle.
+        NotFound: no such file. DecodeError: neither.
     """
     try:
+        if is_image(bundle):
+            return load_image(bundle).manifest
         with bundle.open("rb") as file:
             return read_manifest(iter(lambda: file.read(_PIECE), b""))
     except FileNotFoundError as error:
         raise NotFound(f"no bundle at {bundle}") from error
     except OSError as error:
         raise InputError(f"{bundle} cannot be read: {error.strerror}") from error
+
+
+def load_digest(bundle: Path) -> Bytes32:
+    """The app's digest on chain: of a bundle the SHA-256 of the file, of an image's archive the digest of its manifest.
+
+    Raises:
+        NotFound: no such file. DecodeError: an archive without an image for this machine.
+    """
+    try:
+        if is_image(bundle):
+            return load_image(bundle).digest
+        with bundle.open("rb") as file:
+            return Bytes32.from_raw(hashlib.file_digest(file, "sha256").digest())
+    except FileNotFoundError as error:
+        raise NotFound(f"no bundle at {bundle}") from error
 
 
 def _needs_packages(folder: Path, tell: Callable[[str], None]) -> bool:

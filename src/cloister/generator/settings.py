@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.errors import InputError, NotFound, TooLarge, quoted
@@ -12,8 +12,21 @@ from cloister.protocol.bundles import Manifest, Resources
 SETTINGS_NAME = "iapp.toml"
 
 _SETTINGS_CAP = 64 << 10
-_KNOWN = frozenset({"name", "version", "entrypoint", "runtime", "network", "purposes", "resources", "exclude"})
+_KNOWN = frozenset(
+    {"name", "version", "entrypoint", "runtime", "network", "purposes", "resources", "exclude", "container"}
+)
 _RESOURCES = frozenset({"memory_mib", "disk_mib", "seconds", "processes"})
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSettings:
+    """How a container iApp is built: ``file`` (default: Containerfile or Dockerfile), build ``arguments``, and the
+    ``network`` that its build has (``none``, or the building program's default).
+    """
+
+    file: str | None = None
+    arguments: dict[str, str] = field(default_factory=dict)
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,7 @@ class Settings:
 
     manifest: Manifest
     exclude: tuple[str, ...] = ()
+    container: ContainerSettings = field(default_factory=ContainerSettings)
 
 
 def load_settings(folder: Path) -> Settings:
@@ -47,8 +61,9 @@ def _read_settings(settings: dict[str, object], path: Path) -> Settings:
         if key not in _KNOWN:
             raise InputError(f"{path}: unknown setting {quoted(key)}", hint=f"known are {', '.join(sorted(_KNOWN))}")
     texts = {}
+    container = settings.get("runtime") == "container"
     for key in ("name", "version", "entrypoint", "runtime"):
-        value = settings.get(key)
+        value = settings.get(key, "" if container and key == "entrypoint" else None)
         if not isinstance(value, str):
             raise InputError(f"{path}: {key} must be a text")
         texts[key] = value
@@ -70,4 +85,22 @@ def _read_settings(settings: dict[str, object], path: Path) -> Settings:
         network=lists["network"],
         purposes=lists["purposes"],
     )
-    return Settings(manifest, lists["exclude"])
+    return Settings(manifest, lists["exclude"], _read_container(settings, path))
+
+
+def _read_container(settings: dict[str, object], path: Path) -> ContainerSettings:
+    table = settings.get("container", {})
+    if not isinstance(table, dict) or not set(table) <= {"file", "arguments", "network"}:
+        raise InputError(f"{path}: container may hold file, arguments, network")
+    if table and settings.get("runtime") != "container":
+        raise InputError(f'{path}: the table container is for runtime = "container" only')
+    arguments = table.get("arguments", {})
+    texts = isinstance(arguments, dict) and all(isinstance(value, str) for value in arguments.values())
+    if not texts or not all(isinstance(table.get(name, ""), str) for name in ("file", "network")):
+        raise InputError(
+            f"{path}: container.file and container.network are texts, container.arguments a table of texts"
+        )
+    if table.get("network", "none") not in ("none", "default"):
+        raise InputError(f"{path}: container.network is none or default")
+    network = None if table.get("network") == "default" else table.get("network")
+    return ContainerSettings(table.get("file"), dict(arguments), network)
