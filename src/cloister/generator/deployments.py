@@ -15,7 +15,7 @@ from typing import Any
 
 from cloister.errors import Conflict, DecodeError, InputError
 from cloister.files import locked, write_durably
-from cloister.generator.bundle import load_manifest
+from cloister.generator.bundle import load_digest, load_manifest
 from cloister.protocol.codec import Address, Bytes32, check_keys, parse_json, parse_text, parse_uint
 from cloister.protocol.units import INFINITE_VOLUME, parse_nrlc
 from cloister.sdk.apps import App, IApps, Offer
@@ -89,7 +89,7 @@ def deploy_bundle(
         if not 1 <= terms.uses <= INFINITE_VOLUME:
             raise InputError(f"uses must be 1 to {INFINITE_VOLUME}, not {terms.uses}")
     manifest = load_manifest(bundle)
-    app = apps.deploy(bundle, name=name or manifest.name)
+    app = apps.deploy(bundle, name=name or manifest.name, digest=load_digest(bundle))
     known = find_deployment(folder, connection, app.address)
     record = known or Deployment(
         network=connection.source,

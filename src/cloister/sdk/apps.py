@@ -64,8 +64,10 @@ class IApps:
         self._connection = connection
         self._tell = listener
 
-    def deploy(self, bundle: Path, *, name: str) -> App:
+    def deploy(self, bundle: Path, *, name: str, digest: Bytes32 | None = None) -> App:
         """Upload a bundle (``cloister iapp build``) and register it for the wallet. Deploying the same again gives the same app.
+
+        ``digest``: the app's, where it is not the file's SHA-256: the digest of an image's manifest, for an image's archive.
 
         Raises:
             InputError: there is no such file, or the name is empty.
@@ -82,7 +84,7 @@ class IApps:
         )
         self._tell(Progress("UPLOAD_BUNDLE", finished=True, detail=str(stored.cid)))
         multiaddr = build_multiaddr(f"/ipfs/{stored.cid}")
-        digest = Bytes32.from_raw(checksum.digest())
+        digest = digest or Bytes32.from_raw(checksum.digest())
         arguments = (connection.address, name, "DOCKER", multiaddr, digest, b"")
         address = connection.apps.predict_app(*arguments, block="latest")
         self._tell(Progress("DEPLOY_APP"))

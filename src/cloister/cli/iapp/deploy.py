@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ import click
 
 from cloister.cli.iapp.build import say, warn_of_leaks
 from cloister.cli.session import Session, jsonable, options, party
-from cloister.protocol.codec import Bytes32
 
 if TYPE_CHECKING:
     from cloister.generator.leaks import Leak
@@ -186,12 +184,12 @@ def _ask_secret() -> str | None:
 
 def _was_given(folder: Path | None, bundle: Path, connection: Connection) -> bool:
     """Whether the record says that this very bundle was deployed and has its secret: then nobody is asked again."""
+    from cloister.generator.bundle import load_digest
     from cloister.generator.deployments import deployments_on
 
     if folder is None:
         return False
-    with bundle.open("rb") as file:
-        digest = Bytes32.from_raw(hashlib.file_digest(file, "sha256").digest())
+    digest = load_digest(bundle)
     return any(item.checksum == digest and item.secret for item in deployments_on(folder, connection))
 
 
