@@ -40,11 +40,12 @@ def test_the_main_job_for_machines(town: Town, source: Path, tmp_path: Path) -> 
     assert (data["name"], data["owner"]) == ("record", town.address("hospital"))
     built = run("iapp", "build", source, "-o", tmp_path / "probe.bundle")
     assert built["digest"] == "0x" + hashlib.sha256((tmp_path / "probe.bundle").read_bytes()).hexdigest()
-    app = run("iapp", "deploy", tmp_path / "probe.bundle", "--as", "company")
+    app = run("iapp", "deploy", tmp_path / "probe.bundle", "--price", "0.03 RLC", "--as", "company")
     assert (app["checksum"], app["name"]) == (built["digest"], "probe")
-    assert run("iapp", "deploy", source, "--as", "company") == app, "built from the folder it is the same app"
-    published = run("iapp", "publish", app["address"], "--price", "0.03 RLC", "--as", "company")
-    assert run("order", "show", "app", published["order_hash"])["order"]["app"] == app["address"]
+    assert run("order", "show", "app", app["order_hash"])["order"]["app"] == app["address"]
+    again = run("iapp", "deploy", source, "--price", "0.03 RLC", "--as", "company")
+    same = ("address", "checksum", "order_hash")
+    assert [again[name] for name in same] == [app[name] for name in same], "built from the folder it is the same app"
     grant = run(
         *("access", "grant", data["address"], "--app", app["address"], "--user", researcher),
         *("--price", "0.05 RLC", "--accesses", "3", "--purpose", "research", "--as", "hospital"),
