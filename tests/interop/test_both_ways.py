@@ -317,6 +317,13 @@ def test_bulk_prepared_by_one_is_run_by_the_other(owner: Person, requester: Pers
         args="--read n:string",
         encrypt_result=False,
     )
+    with_own_keys = requester.py.prepare_bulk_request(
+        grants, app=app, workerpool_max_price=RUN_PRICE, encrypt_result=False, purpose="research", private_files=[b"x"]
+    )
+    with pytest.raises(JavaScriptError, match='Unknown key "cloister_purpose, cloister_input_key" in params'):
+        requester.js.call(
+            "processBulkRequest", bulkRequest=with_own_keys.to_json(), workerpool=connection.network.workerpool
+        )
     owner.js.call("revokeOneAccess", next(one for one in accesses if one["salt"] == grants[1].order.salt))
 
     runs = requester.py.process_bulk_request(by_js["bulkRequest"])
