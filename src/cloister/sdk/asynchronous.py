@@ -72,9 +72,9 @@ class AsyncIApps:
     def __init__(self, twin: IApps) -> None:
         self._twin = twin
 
-    async def deploy(self, bundle: Path, *, name: str) -> App:
+    async def deploy(self, bundle: Path, *, name: str, digest: Bytes32 | None = None) -> App:
         """Upload a bundle (``cloister iapp build``) and register it for the wallet. Deploying the same again gives the same app."""
-        return await asyncio.to_thread(self._twin.deploy, bundle, name=name)
+        return await asyncio.to_thread(self._twin.deploy, bundle, name=name, digest=digest)
 
     async def publish(
         self,

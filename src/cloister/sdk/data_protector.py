@@ -301,7 +301,8 @@ class DataProtector:
         """Sign one request to run ``app`` on many data, granted with ``allow_bulk``; nothing is paid yet.
 
         ``bulk_accesses`` are grants of ours or of iExec's clients. The request is plain JSON (``to_json``) that iExec's
-        ``processBulkRequest`` takes as well.
+        ``processBulkRequest`` takes as well, unless it has what only we know: a purpose, private files, a result for this
+        wallet's own key.
         """
         request = Request(
             app=_address(app),
