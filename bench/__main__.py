@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.rows import Row
 
-BENCHES = ("gas", "startup", "protect", "storage", "market", "attestation", "network", "walk")
+BENCHES = ("gas", "startup", "protect", "storage", "market", "attestation", "iapp", "network", "walk")
 LATEST = Path(__file__).parent / "latest.json"
 TIMEOUT_SECONDS = 1800
 FAILED = ": failed"

@@ -94,6 +94,12 @@ def test(
     What is not given here is taken from FOLDER/mock/run.toml. It fails where production would fail, with the same named
     cause, and then ends with exit code 1.
     """
+    from cloister.generator.rehearsal.enclaves import Enclaves
+
+    # The enclave starts while the rest is imported.
+    enclaves = Enclaves()
+    enclaves.start()
+
     from cloister.cli.requests import numbered, read_secret
     from cloister.generator.rehearsal import Request, Stage
 
@@ -121,9 +127,9 @@ def test(
         return not run.unmet
 
     if watch:
-        _watch(session, folder, once)
+        _watch(session, folder, once, Stage(enclaves, warm=True))
         return
-    with Stage() as stage:
+    with Stage(enclaves) as stage:
         passed = once(stage)
     if not passed:
         raise SystemExit(FAILED)
@@ -133,6 +139,8 @@ def _rehearse(
     session: Session, stage: Stage, request: Request, places: _Places, *, defaults: bool
 ) -> tuple[Rehearsal, list[Path]]:
     """One rehearsal with its progress shown; its result is saved."""
+    from cloister.cli.iapp.build import say, warn_of_leaks
+    from cloister.generator.leaks import find_leaks
     from cloister.generator.rehearsal.files import empty_folder, save_result
     from cloister.protocol.progress import ProgressMessage
     from cloister.sdk.progress import Progress
@@ -152,9 +160,10 @@ def _rehearse(
                 step = _STEPS[word]
                 tell(Progress(step))
 
-        run = stage.rehearse(places.folder, request, defaults=defaults, keep=kept, listener=hear)
+        run = stage.rehearse(places.folder, request, defaults=defaults, keep=kept, listener=hear, tell=say)
         if step:
             tell(Progress(step, finished=True, detail=run.cause or ""))
+    warn_of_leaks(find_leaks(places.folder))
     return run, save_result(run, places.folder, places.output)
 
 
@@ -172,16 +181,15 @@ def _before() -> float:
     return max(0.0, process_age() - (time.monotonic() - _STARTED))
 
 
-def _watch(session: Session, folder: Path, once: Callable[[Stage], bool]) -> None:
+def _watch(session: Session, folder: Path, once: Callable[[Stage], bool], stage: Stage) -> None:
     """Run, wait for a change, run again. Nothing but Ctrl-C ends it."""
     from cloister.cli.iapp.rehearsed import show_error
     from cloister.errors import CloisterError, NotFound
-    from cloister.generator.rehearsal import Stage
     from cloister.generator.rehearsal.files import fingerprint
 
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}", hint="cloister iapp init makes a project")
-    with suppress(KeyboardInterrupt), Stage(warm=True) as stage:
+    with stage, suppress(KeyboardInterrupt):
         while True:
             before = fingerprint(folder)
             try:

@@ -11,20 +11,14 @@ import json
 import os
 import time
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from cloister.attestation.collateral import simulated_collateral
 from cloister.attestation.countersignature import Countersignature, LogProof, SessionFacts, build_countersignature
-from cloister.attestation.evidence import EvidenceKind, parse_evidence
-from cloister.attestation.policy import EnclavePolicy
+from cloister.attestation.evidence import parse_evidence
 from cloister.attestation.receipt import VerifiedReceipt, verify_receipt
 from cloister.attestation.report import ReportBinding, build_report_data
 from cloister.attestation.transparency import LogOrigin, build_head, hash_leaf
-from cloister.attestation.verifiers.simulated import build_platform_certificate, build_root, build_root_fingerprint
 from cloister.attestation.verify import appraise
-from cloister.enclave.attesters.simulated import build_platform
-from cloister.enclave.measurement import measure_agent
 from cloister.errors import Denied
+from cloister.generator.rehearsal.enclaves import ThrowawayPlatform
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import Address, Bytes32
 from cloister.protocol.countersigning import CountersignRequest, verify_countersign_request
@@ -43,33 +37,6 @@ from cloister.sealing.envelope import HpkePublicKey
 from cloister.services.sms.statements import OpenedSession, describe_session
 
 _NONCE_SECONDS = 300
-_DAY = 86_400
-
-
-class ThrowawayPlatform:
-    """A simulated root, and one machine under it."""
-
-    def __init__(self) -> None:
-        now = int(time.time())
-        root_key, key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        validity = {"not_before": now - 3600, "not_after": now + 30 * _DAY}
-        root = build_root(root_key, name="rehearsal", serial=1, **validity)
-        certificate = build_platform_certificate(
-            root_key, root, key.public_key(), name="this machine", serial=2, **validity
-        )
-        self.collateral = simulated_collateral([root])
-        self.material = build_platform(key.private_bytes_raw(), certificate)
-        self._roots = frozenset({build_root_fingerprint(root)})
-
-        self._launched: frozenset[bytes] = frozenset()
-
-    def note_launch(self) -> None:
-        """An agent is started now: it is the one that is trusted, whatever is saved over it while it waits."""
-        self._launched |= {measure_agent()}
-
-    def policy(self) -> EnclavePolicy:
-        """Trust the agents that were started here."""
-        return EnclavePolicy(EvidenceKind.SIMULATED, self._roots, self._launched)
 
 
 class Broker:

@@ -23,6 +23,7 @@ from cloister.generator.bundle import BuiltBundle, build_bundle, load_manifest, 
 from cloister.generator.requirements import LOCK_NAME
 from cloister.generator.settings import SETTINGS_NAME
 from cloister.generator.sources import OUTSIDE
+from cloister.protocol.bundles import Language
 from cloister.protocol.codec import Bytes32
 from cloister.version import __version__
 
@@ -39,7 +40,11 @@ def load_bundle(folder: Path, tell: Callable[[str], None] = lambda _: None) -> B
     Raises:
         as ``build_bundle``.
     """
-    runtime = load_settings(folder).manifest.runtime
+    manifest = load_settings(folder).manifest
+    if manifest.language is Language.CONTAINER:
+        # What an image is built from is not all in the folder; the program that builds it knows what it may keep.
+        return build_bundle(folder, folder / STATE_FOLDER / "image.oci.tar", tell=tell)
+    runtime = manifest.runtime
     key = source_key(folder, runtime)
     kept = folder / STATE_FOLDER / "bundles"
     path, note = kept / f"{key}.bundle", kept / f"{key}.json"

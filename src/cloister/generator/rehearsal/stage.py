@@ -15,7 +15,6 @@ import io
 import json
 import os
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -25,11 +24,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cloister.errors import InputError
 from cloister.generator.bundle import BuiltBundle
-from cloister.generator.rehearsal.broker import Broker, ThrowawayPlatform
+from cloister.generator.rehearsal.broker import Broker
 from cloister.generator.rehearsal.bundle import load_bundle
 from cloister.generator.rehearsal.data import read_pieces
+from cloister.generator.rehearsal.enclaves import Enclaves, ThrowawayPlatform
 from cloister.generator.rehearsal.host import RehearsalHost
 from cloister.generator.rehearsal.outcome import Rehearsal, find_warnings
 from cloister.generator.rehearsal.request import Props, Request, build_props
@@ -53,8 +52,7 @@ from cloister.sealing.results import open_result
 from cloister.worker.addresses import Addresses
 from cloister.worker.connecting import Connector
 from cloister.worker.relay import EnclaveFailed, RelayOutcome, RelayTask, run_relay
-from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
-from cloister.worker.runtimes.runtime import EnclaveProcess, EnclaveSpec, Platform
+from cloister.worker.runtimes.runtime import EnclaveProcess
 
 __all__ = ["Listener", "Rehearsal", "Request", "Stage", "rehearse"]
 
@@ -98,8 +96,7 @@ def rehearse(
     ``data``: a path in ``mock/`` or from here, or any object that can be protected; ``bulk`` several, where None is one
     that its owner refuses. ``input_files``: paths or public URLs. ``purpose``: what the data is granted for and the
     request says it is for. ``max_result_bytes``: the data owner's limit. ``category`` is the one that it would run in.
-    ``listener`` is told the steps. A ``stage``
-    serves many rehearsals and makes them quicker.
+    ``listener`` is told the steps. A ``stage`` serves many rehearsals and makes them quicker.
 
     A failure of the iApp or of the platform is no exception here: ``cause`` names it.
 
@@ -119,17 +116,16 @@ def rehearse(
 class Stage:
     """Where rehearsals take place: a runtime, a throwaway platform, and an enclave that starts while others build.
 
-    For one thread. Entering it begins to start an enclave; ``warm`` keeps one ready after each rehearsal.
+    For one thread. Entering it begins to start an enclave; ``warm`` keeps one ready after each rehearsal. ``enclaves`` that
+    were begun elsewhere end with it.
     """
 
-    def __init__(self, *, warm: bool = False) -> None:
+    def __init__(self, enclaves: Enclaves | None = None, *, warm: bool = False) -> None:
         self._warm = warm
-        self._platform: ThrowawayPlatform | None = None
-        self._runtime: BubblewrapRuntime | None = None
-        self._starting: _Starting | None = None
+        self._enclaves = enclaves or Enclaves()
 
     def __enter__(self) -> Self:
-        self._start()
+        self._enclaves.start()
         return self
 
     def __exit__(
@@ -139,24 +135,7 @@ class Stage:
 
     def close(self) -> None:
         """End the enclave that waits, and the runtime."""
-        starting, self._starting = self._starting, None
-        if starting is not None:
-            starting.drop()
-        if self._runtime is not None:
-            self._runtime.close()
-            self._runtime = None
-
-    def _start(self) -> None:
-        if self._starting is None:
-            self._starting = _Starting(self._launch)
-
-    def _launch(self) -> EnclaveProcess:
-        if self._platform is None:
-            self._platform = ThrowawayPlatform()
-        if self._runtime is None:
-            self._runtime = BubblewrapRuntime()
-        self._platform.note_launch()
-        return self._runtime.launch(EnclaveSpec(Platform("simulated", self._platform.material)))
+        self._enclaves.close()
 
     def rehearse(
         self,
@@ -172,7 +151,7 @@ class Stage:
         result. ``tell`` hears what the author should know of the build.
         """
         clock = _Clock()
-        self._start()
+        self._enclaves.start()
         folder = folder.resolve()
         mock = load_mock_run(folder) if defaults else MockRun(folder / "mock")
         request = request.over(mock)
@@ -184,18 +163,16 @@ class Stage:
             listener("MOCK_DATA", None)
             props = build_props(request, mock.folder, work)
             clock.lap("mock data")
-            starting, self._starting = self._starting, None
-            assert starting is not None  # noqa: S101  # started above
-            process = starting.take()
+            process = self._enclaves.take()
             stack.callback(process.kill)
             clock.lap("enclave")
             listener("TASK", None)
             if self._warm:
-                self._start()
+                self._enclaves.start()
             places = start_servers(request.connect or {}, mock.folder, work, stack)
             connector = Connector(Addresses(), places)
             clock.lap("mock servers")
-            platform = self._require_platform()
+            platform = self._enclaves.platform
             performance = _Performance(platform, props, bundle, request, work / "result", connector, listener)
             done = performance.run(process, clock)
         return replace(
@@ -206,10 +183,6 @@ class Stage:
             digest=bundle.digest,
             bundle_bytes=bundle.size,
         )
-
-    def _require_platform(self) -> ThrowawayPlatform:
-        assert self._platform is not None  # noqa: S101  # an enclave was launched on it
-        return self._platform
 
 
 class _Clock:
@@ -223,38 +196,6 @@ class _Clock:
         now = time.monotonic()
         self.laps[name] = round(now - self._last, 4)
         self._last = now
-
-
-class _Starting:
-    """An enclave on its way, in a thread of its own."""
-
-    def __init__(self, launch: Callable[[], EnclaveProcess]) -> None:
-        self._process: EnclaveProcess | None = None
-        self._error: BaseException | None = None
-        self._launch = launch
-        self._thread = threading.Thread(target=self._run, name="rehearsal-enclave", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._process = self._launch()
-        except BaseException as error:  # noqa: BLE001  # whoever takes it hears of it
-            self._error = error
-
-    def take(self) -> EnclaveProcess:
-        """The started enclave. Raises what starting it raised."""
-        self._thread.join()
-        if self._process is None:
-            raise self._error or InputError("no enclave was started")
-        if self._process.wait(0) is None:
-            return self._process
-        self._process.kill()  # it died while it waited
-        return self._launch()
-
-    def drop(self) -> None:
-        self._thread.join()
-        if self._process is not None:
-            self._process.kill()
 
 
 class _Performance:
