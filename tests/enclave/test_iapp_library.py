@@ -10,6 +10,7 @@ from tests.enclave.world import DATASET, World
 
 from cloister.datasets.packing import pack
 from cloister.protocol.codec import Address, keccak256
+from cloister.protocol.progress import ProgressMessage, parse_message, parse_update
 from cloister.protocol.releases import RefusedDataset
 from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 
@@ -82,6 +83,9 @@ def test_an_app_that_uses_all_of_it(world: Make, runtime: BubblewrapRuntime) -> 
         "callback-data": "0x" + "07".rjust(64, "0"),
         "deterministic-output-path": "/iexec_out/answer.json",
     }
+    number, update = task.updates[-1]
+    assert parse_message(parse_update(update).content) == ProgressMessage(1.0, "done")
+    assert number == len(task.updates)
     assert outcome.results_callback == (7).to_bytes(32, "big")
     assert outcome.result_digest.raw == keccak256(outcome.results_callback)
 

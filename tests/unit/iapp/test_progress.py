@@ -11,6 +11,7 @@ import pytest
 
 from cloister import iapp
 from cloister.errors import InputError
+from cloister.protocol.progress import ProgressMessage, parse_line
 
 Inside = Callable[..., Path]
 
@@ -33,6 +34,7 @@ def test_lines(inside: Inside, arguments: tuple[object, ...], line: dict[str, ob
     raw = os.read(reading, 4096)
     assert raw.endswith(b"\n")
     assert json.loads(raw) == line
+    assert parse_line(raw[:-1]) == ProgressMessage(**line)  # type: ignore[arg-type]  # as the agent reads it
     os.close(reading)
     os.close(writing)
 
@@ -47,6 +49,7 @@ def test_a_line_is_never_longer_than_its_cap(inside: Inside) -> None:
     assert set(json.loads(lines[0])["message"]) == {"\U0001f40d"}
     assert len(json.loads(lines[0])["message"]) > 100
     assert json.loads(lines[1])["message"] == "\\" * 200
+    assert all(parse_line(line) for line in lines)
     os.close(reading)
     os.close(writing)
 
