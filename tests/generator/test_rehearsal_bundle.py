@@ -40,10 +40,17 @@ def test_a_change_of_what_a_bundle_is_made_of_is_seen(project: Project, change: 
     assert fingerprint(folder) != looked
 
 
-def test_the_runtime_counts_and_mock_data_does_not(project: Project) -> None:
+def test_the_runtime_counts_and_mock_data_does_not(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project("", run="args = 'x'")
-    before = source_key(folder, "python3")
+    before, image = source_key(folder, "python3"), source_key(folder, "container")
     assert source_key(folder, "node") != before
+    (folder / "README.md").write_text("words")
+    assert source_key(folder, "python3") == before
+    assert source_key(folder, "container") != image
+    image = source_key(folder, "container")
+    monkeypatch.setenv("CLOISTER_BUILD_ARGS", "VERSION=2")
+    assert source_key(folder, "container") != image
+    monkeypatch.delenv("CLOISTER_BUILD_ARGS")
     (folder / "mock" / "run.toml").write_text("args = 'y'")
     (folder / ".cloister").mkdir()
     (folder / ".cloister" / "x").write_text("")

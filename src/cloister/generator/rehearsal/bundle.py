@@ -20,6 +20,7 @@ from pathlib import Path
 from cloister.errors import InputError, NotFound, quoted
 from cloister.files import write_durably
 from cloister.generator.bundle import BuiltBundle, build_bundle, load_manifest, load_settings
+from cloister.generator.images import ARGUMENTS_VARIABLE
 from cloister.generator.requirements import LOCK_NAME
 from cloister.generator.settings import SETTINGS_NAME
 from cloister.generator.sources import OUTSIDE
@@ -28,6 +29,7 @@ from cloister.protocol.codec import Bytes32
 from cloister.version import __version__
 
 STATE_FOLDER = ".cloister"
+README = "README.md"
 KEPT = 3
 """How many bundles a project keeps."""
 _OUTSIDE = frozenset(OUTSIDE) - {SETTINGS_NAME, LOCK_NAME, "requirements.in", "Containerfile"}
@@ -40,11 +42,7 @@ def load_bundle(folder: Path, tell: Callable[[str], None] = lambda _: None) -> B
     Raises:
         as ``build_bundle``.
     """
-    manifest = load_settings(folder).manifest
-    if manifest.language is Language.CONTAINER:
-        # What an image is built from is not all in the folder; the program that builds it knows what it may keep.
-        return build_bundle(folder, folder / STATE_FOLDER / "image.oci.tar", tell=tell)
-    runtime = manifest.runtime
+    runtime = load_settings(folder).manifest.runtime
     key = source_key(folder, runtime)
     kept = folder / STATE_FOLDER / "bundles"
     path, note = kept / f"{key}.bundle", kept / f"{key}.json"
@@ -55,25 +53,28 @@ def load_bundle(folder: Path, tell: Callable[[str], None] = lambda _: None) -> B
     kept.mkdir(parents=True, exist_ok=True)
     built = build_bundle(folder, path, tell=tell)
     if source_key(folder, runtime) == key:  # nobody saved a file meanwhile, and nothing was locked
-        write_durably(note, json.dumps({"digest": built.digest}).encode())
+        write_durably(note, json.dumps({"digest": built.digest, "sha256": _hash_file(path)}).encode())
     _forget_old(kept, path.stem)
     return built
 
 
 def source_key(folder: Path, runtime: str) -> str:
-    """What a bundle of ``folder`` depends on, as 64 hex digits.
+    """What a bundle of ``folder`` depends on, as 64 hex digits. A base image that moves under its name is not seen: name it
+    by digest.
 
     Raises:
         NotFound: no such folder. InputError: a file that cannot be read.
     """
     digest = hashlib.sha256(_FORM)
-    for part in (__version__, sys.version, sys.executable, _interpreter(runtime)):
+    outside = _OUTSIDE - {README} if runtime == Language.CONTAINER.value else _OUTSIDE
+    arguments = os.environ.get(ARGUMENTS_VARIABLE, "")
+    for part in (__version__, sys.version, sys.executable, _interpreter(runtime), arguments):
         _add(digest, part.encode())
     for source in sorted(Path(__file__).parent.parent.glob("*.py")):
         _add(digest, source.read_bytes())
     try:
         for path in sorted(folder.iterdir()):
-            if path.name not in _OUTSIDE and not path.name.startswith("."):
+            if path.name not in outside and not path.name.startswith("."):
                 _add_tree(digest, path, path.name)
     except FileNotFoundError as error:
         raise NotFound(f"there is no folder {quoted(str(folder))}") from error
@@ -100,8 +101,7 @@ def _add_tree(digest: hashlib._Hash, path: Path, name: str) -> None:
     if stat.S_ISLNK(status.st_mode):
         _add(digest, str(path.readlink()).encode(errors="surrogateescape"))
     elif stat.S_ISREG(status.st_mode):
-        with path.open("rb") as file:
-            _add(digest, hashlib.file_digest(file, "sha256").digest())
+        _add(digest, _hash_file(path).encode())
 
 
 def _interpreter(runtime: str) -> str:
@@ -117,12 +117,15 @@ def _interpreter(runtime: str) -> str:
 def _kept_digest(path: Path, note: Path) -> Bytes32 | None:
     """The digest of a kept bundle, when it is still what it was."""
     try:
-        said = Bytes32(json.loads(note.read_text())["digest"])
-        with path.open("rb") as file:
-            found = Bytes32.from_raw(hashlib.file_digest(file, "sha256").digest())
+        said = json.loads(note.read_text())
+        return Bytes32(said["digest"]) if said["sha256"] == _hash_file(path) else None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
-    return said if said == found else None
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _forget_old(kept: Path, used: str) -> None:
