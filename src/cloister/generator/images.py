@@ -19,17 +19,7 @@ from typing import IO
 
 from cloister.enclave.bundle import BLOCK
 from cloister.enclave.images.archive import MAX_ARCHIVE, Blobs, looks_like_archive, receive_blobs
-from cloister.enclave.images.documents import (
-    DOCUMENT_CAP,
-    ImageManifest,
-    choose_manifest,
-    is_index,
-    parse_config,
-    parse_document,
-    parse_image_manifest,
-    this_machine,
-)
-from cloister.enclave.images.image import read_image
+from cloister.enclave.images.image import read_image, this_machine
 from cloister.errors import DecodeError, InputError, NotFound, RemoteError, TooLarge, quoted
 from cloister.files import sync_folder
 from cloister.generator.archive import BuiltBundle
@@ -38,6 +28,15 @@ from cloister.generator.settings import SETTINGS_NAME, Settings
 from cloister.generator.sources import OUTSIDE, walk
 from cloister.protocol.bundles import LABEL, Manifest, build_manifest
 from cloister.protocol.codec import Bytes32, canonical_json
+from cloister.protocol.images import (
+    DOCUMENT_CAP,
+    ImageManifest,
+    choose_manifest,
+    is_index,
+    parse_config,
+    parse_document,
+    parse_image_manifest,
+)
 
 SUFFIX = ".oci.tar"
 FILE_NAMES = ("Containerfile", "Dockerfile")

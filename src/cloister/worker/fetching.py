@@ -8,7 +8,7 @@ of a redirect is checked anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -17,10 +17,13 @@ from urllib3.exceptions import HTTPError
 from cloister.errors import Denied, InputError, NotFound, TooLarge, UnavailableError, quoted
 from cloister.storage.content import ContentStore
 from cloister.worker.addresses import Addresses, Network
+from cloister.worker.images import Answer, parse_reference, pull_image
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 3
 MAX_INPUT_FILE = 256 << 20
+ARCHIVE_ROOM = 1 << 20
+"""What an image's archive has beside the image."""
 _CONNECT_SECONDS = 10.0
 _SECONDS = {"app": 3600.0, "dataset": 6 * 3600.0, "input": 300.0}
 _LATER = frozenset({408, 425, 429})
@@ -43,8 +46,9 @@ class ContentFetcher:
         # Checked by CID like any other content, so nothing but public content can be had this way.
         self._prefixes = _PREFIXES if gateway is None else (*_PREFIXES, f"{gateway.rstrip('/')}/ipfs/")
 
-    def fetch(self, location: str, purpose: str, max_bytes: int) -> Iterator[bytes]:
-        """Yield the content of an ``/ipfs/...`` location or an http(s) URL.
+    def fetch(self, location: str, purpose: str, max_bytes: int, *, digest: bytes | None = None) -> Iterator[bytes]:
+        """Yield the content of an ``/ipfs/...`` location or an http(s) URL; or, of an app whose ``digest`` is known, the
+        archive of the image that it names on a registry.
 
         Raises:
             Denied: an address that is not public, or a server that refuses. InputError: another kind of location.
@@ -60,7 +64,25 @@ class ContentFetcher:
                 return _timed(chunks, location, max_bytes, deadline)
         if location.startswith(("https://", "http://")):
             return _timed(self._web(location, deadline), location, max_bytes, deadline)
+        if purpose == "app" and digest is not None:
+            reference = parse_reference(location)
+            chunks = pull_image(
+                reference, digest, lambda url, more: self._ask(url, more, deadline), max_bytes=max_bytes
+            )
+            return _timed(chunks, location, max_bytes + ARCHIVE_ROOM, deadline)
         raise InputError(f"{quoted(location)} is neither an /ipfs/ location nor a web address")
+
+    def _ask(self, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
+        """GET with headers, which are for the first server only: where it sends us to may be anybody's."""
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._request(url, deadline, headers)
+            target = response.get_redirect_location()
+            if not target:
+                said = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status, said, _body(response, url))
+            response.close()
+            url, headers = _redirected(url, target), {}
+        raise Denied(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times", code="app-refused")
 
     def _web(self, url: str, deadline: float) -> Iterator[bytes]:
         for _ in range(MAX_REDIRECTS + 1):
@@ -82,7 +104,7 @@ class ContentFetcher:
                 response.close()
         raise Denied(f"{quoted(url)} redirects more than {MAX_REDIRECTS} times", code="input-file-refused")
 
-    def _request(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
+    def _request(self, url: str, deadline: float, more: Mapping[str, str] | None = None) -> urllib3.BaseHTTPResponse:
         try:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -100,13 +122,23 @@ class ContentFetcher:
         else:
             pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"Host": parts.netloc, "Accept-Encoding": "identity"}
+        headers = {**(more or {}), "Host": parts.netloc, "Accept-Encoding": "identity"}
         try:
             return pool.request("GET", target, headers=headers, redirect=False, retries=False, preload_content=False)
         except (HTTPError, OSError) as error:
             raise UnavailableError(f"{quoted(url)} does not answer") from error
         except ValueError as error:  # what may not stand in a request's lines
             raise InputError(f"{quoted(url)} is not a plain web address") from error
+
+
+def _body(response: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
+    try:
+        while chunk := response.read1(CHUNK, decode_content=False):
+            yield chunk
+    except (HTTPError, OSError) as error:
+        raise UnavailableError(f"{quoted(url)} broke off") from error
+    finally:
+        response.close()
 
 
 def _redirected(url: str, target: str) -> str:

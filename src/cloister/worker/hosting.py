@@ -157,7 +157,7 @@ class HostServices:
         shared = self._shared if wanted.purpose == "dataset" else SharedPatience(self.patience)
         while True:
             try:
-                for chunk in _behind(self.fetcher.fetch(wanted.location, wanted.purpose, wanted.max_bytes), passed):
+                for chunk in _behind(self._open(wanted), passed):
                     passed += len(chunk)
                     shared.moved()
                     yield chunk
@@ -170,6 +170,10 @@ class HostServices:
                 turn += 1
             else:
                 return
+
+    def _open(self, wanted: Wanted) -> Iterator[bytes]:
+        digest = self.lease.app.checksum.raw if wanted.purpose == "app" else None
+        return self.fetcher.fetch(wanted.location, wanted.purpose, wanted.max_bytes, digest=digest)
 
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
         """Write the sealed result to disk, durably."""

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from cloister.enclave.bundle import BLOCK
 from cloister.enclave.exact import ExactStream
-from cloister.enclave.images.documents import DOCUMENT_CAP, Descriptor, Packing
 from cloister.enclave.images.tarball import Entry, Kind, read_entries
 from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
+from cloister.protocol.images import DOCUMENT_CAP, Descriptor, Packing
 
 MAX_ARCHIVE = 4 << 30
 """Bytes of an archive, as it is stored."""

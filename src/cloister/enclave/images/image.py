@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,20 +10,20 @@ from pathlib import Path
 
 from cloister.enclave.images.accounts import find_account
 from cloister.enclave.images.archive import MAX_ARCHIVE, Blobs, receive_blobs
-from cloister.enclave.images.documents import (
+from cloister.enclave.images.layers import MAX_ENTRIES, MAX_UNPACKED, Layers
+from cloister.enclave.images.root import COVERED, ImageRoot
+from cloister.errors import DecodeError, TooLarge, VerificationError
+from cloister.protocol.bundles import Manifest
+from cloister.protocol.images import (
     ImageConfig,
     ImageManifest,
+    architecture_of,
     choose_manifest,
     is_index,
     parse_config,
     parse_document,
     parse_image_manifest,
-    this_machine,
 )
-from cloister.enclave.images.layers import MAX_ENTRIES, MAX_UNPACKED, Layers
-from cloister.enclave.images.root import COVERED, ImageRoot
-from cloister.errors import DecodeError, TooLarge, VerificationError
-from cloister.protocol.bundles import Manifest
 
 HOST_NAME = "iapp"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -86,6 +87,11 @@ def unpack_image(
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def this_machine() -> str:
+    """The processor in the words of images."""
+    return architecture_of(platform.machine())
 
 
 def read_image(blobs: Blobs, digest: bytes) -> tuple[ImageManifest, ImageConfig]:

@@ -1,11 +1,10 @@
-"""The JSON of an image: index, manifest, configuration, as OCI writes them and as Docker's second schema does.
+"""The JSON of a container image: index, manifest, configuration, as OCI writes them and as Docker's second schema does.
 
 Source: OCI image-spec 1.1 (image-index.md, manifest.md, config.md, descriptor.md); Docker image manifest v2, schema 2.
 """
 
 from __future__ import annotations
 
-import platform
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,9 +78,8 @@ class ImageConfig:
     volumes: tuple[str, ...]
 
 
-def this_machine() -> str:
-    """The processor in the words of images: ``amd64`` or ``arm64``."""
-    machine = platform.machine()
+def architecture_of(machine: str) -> str:
+    """A processor, as ``os.uname`` names it, in the words of images: ``amd64`` or ``arm64``."""
     return _MACHINES.get(machine, machine)
 
 
