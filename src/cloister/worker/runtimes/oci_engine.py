@@ -18,7 +18,8 @@ from cloister.worker.runtimes.oci_guard import LABEL
 GVISOR = "runsc"
 CHANNEL_TARGET = "/run/cloister"
 FOLDERS = ("dev", "etc", "jail", "opt", "proc", "run/cloister", "sys", "tmp", "usr", "var")
-"""What the root folder of an enclave is made of; the rest is mounted."""
+FILES = ("passwd", "group", "hostname", "hosts", "resolv.conf", "mtab")
+"""What the root folder of an enclave is made of; the rest is mounted, and the engines mount over these files of ``/etc``."""
 _GVISOR_CAPABILITIES = (
     *("SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "KILL"),
     # To write and read what is the iApp's.
@@ -156,8 +157,8 @@ def _limits(container: Container) -> list[str]:
         options += ["--ulimit", f"{name}={value}:{value}"]
     if container.limited:
         memory = str(container.memory_bytes)
-        options += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(_HOST_TASKS)]
-    return options
+        return [*options, "--memory", memory, "--memory-swap", memory, "--pids-limit", str(_HOST_TASKS)]
+    return [*options, "--pids-limit", "-1"]  # without a word, podman sets one
 
 
 def make_root(folder: Path, links: list[tuple[str, str]], targets: list[tuple[str, str]]) -> Path:
@@ -167,6 +168,9 @@ def make_root(folder: Path, links: list[tuple[str, str]], targets: list[tuple[st
     folder.mkdir(mode=0o755)
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / "etc" / name).touch()
+    (folder / "run" / ".containerenv").touch()
     for text, link in links:
         (folder / link.lstrip("/")).symlink_to(text)
     for source, target in targets:
