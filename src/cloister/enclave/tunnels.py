@@ -9,8 +9,12 @@ sends more than its window ends the task. See ``protocol.tunnels`` for the frame
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import selectors
 import socket
+import struct
 import time
 from collections import deque
 from contextlib import suppress
@@ -65,6 +69,7 @@ CERTIFICATES: Final = "certifi/cacert.pem"
 _ANSWER_SECONDS = CONNECT_SECONDS + 5
 _LEAVE_SECONDS = 2.0
 _BACKLOG = 1024
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -137,6 +142,7 @@ class Tunnels:
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             self._listener.setblocking(False)
+            _check_loopback(self._listener)
             self._listener.bind(("127.0.0.1", 0))
             self._listener.listen(_BACKLOG)
         except OSError as error:
@@ -403,6 +409,13 @@ class Tunnels:
         if self._budget < 0:
             for connection in list(self._open.values()):
                 self._drop(connection, CloseCause.LIMIT)
+
+
+def _check_loopback(any_socket: socket.socket) -> None:
+    """Raise OSError when ``lo`` is down: a name can be bound to it all the same (netdevice(7))."""
+    answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh22x", b"lo", 0))
+    if not struct.unpack("16sh22x", answer)[1] & _IFF_UP:
+        raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
 
 def connect(spec: SandboxSpec, tunnels: Tunnels, library: Path | None) -> SandboxSpec:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.enclave.world import build_world
+from tests.support.tcp import echo, serving
 from tests.worker.vm.conftest import SPEC, Booted
 
 from cloister.attestation.collateral import Collateral
@@ -26,6 +27,8 @@ from cloister.attestation.tpm.events import parse_event_log
 from cloister.attestation.tpm.payload import APP_PCR, BOOT_PCRS, PCR_SIZE, build_boot_measurement
 from cloister.errors import ConfigurationError, UnavailableError, VerificationError
 from cloister.protocol.channel import Frame, build_frame
+from cloister.worker.addresses import Addresses
+from cloister.worker.connecting import Connector
 from cloister.worker.runtimes.vm import VmRuntime
 from cloister.worker.vm.image import COMMAND_LINE, INITRAMFS, MANIFEST, Image, load_image
 from cloister.worker.vm.measure import BootMeasurement, expected_pcr9, read_boot, verify_boot
@@ -136,6 +139,39 @@ def test_a_task_runs_in_it_on_evidence_of_the_measured_boot(booted: Booted, tmp_
     assert world.requests[0].evidence.kind == EvidenceKind.TPM
     seen = json.loads(world.files()["seen.json"])
     assert seen == {"network": ["lo"], "user": 1000, "data": "of a patient", "tpm": False, "writable": False}
+
+
+TALK = """
+import json, os, socket
+from pathlib import Path
+from urllib.parse import urlsplit
+proxy = urlsplit(os.environ["HTTPS_PROXY"])
+connection = socket.create_connection((proxy.hostname, proxy.port), 30)
+connection.sendall(b"CONNECT rates.example.org:443 HTTP/1.1\\r\\n\\r\\n")
+said = b""
+while not said.endswith(b"\\r\\n\\r\\n"):
+    said += connection.recv(1)
+connection.sendall(b"x" * 300_000)
+echoed = 0
+while echoed < 300_000:
+    echoed += len(connection.recv(1 << 16))
+Path("/iexec_out/seen.json").write_text(json.dumps({"status": said.decode().split("\\r\\n")[0], "echoed": echoed}))
+Path("/iexec_out/computed.json").write_text(json.dumps({"deterministic-output-path": "/iexec_out/seen.json"}))
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(SLOW + 60)
+def test_an_app_that_names_hosts_reaches_them_from_a_machine_without_a_network(booted: Booted, tmp_path: Path) -> None:
+    with serving(echo) as server:
+        world = build_world(MeasuredPlatform(booted), tmp_path / "app", TALK, network=("rates.example.org",))
+        world.connector = Connector(Addresses(), {"rates.example.org": server.place})
+        outcome = world.run(booted.runtime)
+    assert outcome.cause is None, outcome.logs
+    assert json.loads(world.files()["seen.json"]) == {
+        "status": "HTTP/1.1 200 Connection established",
+        "echoed": 300_000,
+    }
 
 
 @pytest.mark.timeout(SLOW + 60)
