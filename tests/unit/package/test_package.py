@@ -34,9 +34,12 @@ def declared() -> set[str]:
 
 
 def imported() -> dict[str, Path]:
-    """Top-level names that the package imports, with one file that does."""
+    """Top-level names that the package imports, with one file that does. Templates are projects with their own packages."""
     found: dict[str, Path] = {}
+    templates = ROOT / "src" / "cloister" / "generator" / "templates"
     for path in (ROOT / "src" / "cloister").rglob("*.py"):
+        if templates in path.parents:
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.Import):
