@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cloister.enclave import jail
+from cloister.enclave import jail, launching
 from cloister.enclave.filesystem import FileCount, Mount
 from cloister.enclave.launching import Launcher, find_launcher, is_gvisor
 from cloister.enclave.sandbox import Limits, SandboxSpec, _arguments, _Handles
+from cloister.worker.runtimes import oci_engine
 
 LEAST = ["--unshare-all", "--uid", "1000", "--gid", "1000"]
 
@@ -125,6 +126,7 @@ def test_it_says_why_and_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_bubblewrap_is_taken_wherever_the_kernel_is_linux() -> None:
+    assert launching.GVISOR_VERSION == oci_engine.GVISOR_VERSION
     assert not is_gvisor()
     launcher = find_launcher()
     assert launcher.tree is None

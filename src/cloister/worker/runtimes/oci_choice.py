@@ -11,9 +11,17 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.enclave.launching import GVISOR_VERSION
 from cloister.errors import ConfigurationError, quoted
-from cloister.worker.runtimes.oci_engine import Container, Engine, Find, Isolation, Run, build_start, find_isolations
+from cloister.worker.runtimes.oci_engine import (
+    GVISOR_VERSION,
+    Container,
+    Engine,
+    Find,
+    Isolation,
+    Run,
+    build_start,
+    find_isolations,
+)
 from cloister.worker.runtimes.view import system_binds
 
 _SECONDS = 60.0

@@ -16,6 +16,8 @@ from cloister.errors import ConfigurationError, quoted
 from cloister.worker.runtimes.oci_guard import LABEL
 
 GVISOR = "runsc"
+GVISOR_VERSION = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
+"""What gVisor's kernel says of itself in ``/proc/version``, in every release so far; the agent goes by the same words."""
 CHANNEL_TARGET = "/run/cloister"
 FOLDERS = ("dev", "etc", "jail", "opt", "proc", "run/cloister", "sys", "tmp", "usr", "var")
 FILES = ("passwd", "group", "hostname", "hosts", "resolv.conf", "mtab")
