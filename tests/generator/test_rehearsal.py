@@ -68,6 +68,16 @@ def test_all_that_a_request_can_hold_reaches_the_app_and_its_result_comes_back_p
         ended.read("other.txt")
 
 
+def test_private_files_are_opened_in_the_enclave_and_their_key_stays_there(run: Rehearse, tmp_path: Path) -> None:
+    given = tmp_path / "mine.csv"
+    given.write_text("blue")
+    ended = run(LOOK, how={"private_files": [given], "secrets": {1: "one"}})
+    assert ended.cause is None, ended.stderr
+    assert (ended.json("seen.json")["inputs"], ended.json("seen.json")["secret"]) == (["blue"], None)
+    with pytest.raises(InputError, match="all private or all public"):
+        run(LOOK, how={"private_files": [given], "input_files": [given]})
+
+
 def test_a_bulk_goes_on_without_the_item_that_its_owner_refuses(run: Rehearse) -> None:
     ended = run(LOOK, how={"bulk": [{"a": 1}, None, {"a": 2}]})
     assert ended.cause is None, ended.stderr

@@ -58,6 +58,13 @@ class _Places:
     help="Input file: from this disk, or from its public URL; may be repeated.",
 )
 @click.option(
+    "--private-file",
+    "private_files",
+    multiple=True,
+    metavar="PATH",
+    help="Input file, sealed to the enclave; repeatable.",
+)
+@click.option(
     "--secret", "secrets", multiple=True, metavar="N=@FILE", help="Requester secret N, read from a file; repeatable."
 )
 @click.option("--app-secret", metavar="@FILE", help="The app's own secret, read from a file.")
@@ -76,6 +83,7 @@ def test(
     args: str | None,
     data: tuple[str, ...],
     input_files: tuple[str, ...],
+    private_files: tuple[str, ...],
     secrets: tuple[str, ...],
     app_secret: str | None,
     purpose: str | None,
@@ -113,6 +121,7 @@ def test(
             data=data[0] if len(data) == 1 else None,
             bulk=data if len(data) > 1 else None,
             input_files=input_files or None,
+            private_files=private_files or None,
             secrets={number: read_secret(source) for number, source in numbered(secrets).items()} or None,
             app_secret=None if app_secret is None else read_secret(app_secret),
             purpose=purpose,

@@ -14,6 +14,7 @@ from cloister.generator.rehearsal.broker import Broker
 from cloister.generator.rehearsal.data import read_pieces
 from cloister.protocol.codec import Bytes32
 from cloister.protocol.countersigning import CountersignRequest
+from cloister.protocol.params import INPUT_FILE_CAP
 from cloister.protocol.progress import ProgressMessage, parse_message, parse_update, progress_info, verify_update
 from cloister.protocol.sessions import NonceGrant, SessionAnswer, SessionRequest
 from cloister.sealing import envelope
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from cloister.storage.cid import Block, Cid
     from cloister.storage.content import Stat, Stored
 
-INPUT_FILE_CAP = 256 << 20
-"""Largest input file that a worker fetches, bytes."""
 Heard = Callable[[str, ProgressMessage | None], None]
 """Told a status word; and with the word ``PROGRESS`` what the iApp said."""
 

@@ -2,7 +2,7 @@
 
     args = "Ada 3"                          data = "data.json"            bulk = ["data/a.json", "data/b.json", ""]
     input_files = ["files/x.csv"]           app_secret = "..."            purpose = "research"
-    callback = true                         max_result_bytes = 1000000
+    private_files = ["files/y.csv"]         callback = true               max_result_bytes = 1000000
     [secrets]   1 = "..."                   [connect]  "rates.example.org:443" = "api.py"
     [expect]    cause = "APP_COMPUTE_TIMEOUT"          files = ["hello.txt"]
 
@@ -28,7 +28,17 @@ CATEGORY_SECONDS = (300, 1_200, 3_600, 10_800, 36_000)
 """How long a run may take in categories 0 to 4, as they are on the networks (reference 5.5)."""
 _CAP = 256 << 10
 _TEXTS = ("args", "data", "app_secret", "purpose")
-_KNOWN = (*_TEXTS, "bulk", "input_files", "callback", "max_result_bytes", "secrets", "connect", "expect")
+_KNOWN = (
+    *_TEXTS,
+    "bulk",
+    "input_files",
+    "private_files",
+    "callback",
+    "max_result_bytes",
+    "secrets",
+    "connect",
+    "expect",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class MockRun:
     data: str | None = None
     bulk: tuple[str, ...] | None = None
     input_files: tuple[str, ...] = ()
+    private_files: tuple[str, ...] = ()
     secrets: Mapping[int, str] = field(default_factory=dict, repr=False)
     app_secret: str | None = field(default=None, repr=False)
     purpose: str | None = None
@@ -107,6 +118,7 @@ def _read(given: Mapping[str, Any], folder: Path) -> MockRun:
         **texts,
         bulk=_texts("bulk", given["bulk"]) if "bulk" in given else None,
         input_files=_texts("input_files", given.get("input_files", [])),
+        private_files=_texts("private_files", given.get("private_files", [])),
         secrets=parse_secrets(given.get("secrets", {})),
         callback=callback,
         max_result_bytes=limit,

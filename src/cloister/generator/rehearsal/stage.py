@@ -79,6 +79,7 @@ def rehearse(
     data: object = None,
     bulk: Iterable[object] | None = None,
     input_files: Iterable[str | Path] | None = None,
+    private_files: Iterable[str | Path] | None = None,
     secrets: Mapping[int, str] | None = None,
     app_secret: str | None = None,
     purpose: str | None = None,
@@ -94,9 +95,10 @@ def rehearse(
     ``defaults=False`` leaves that file aside.
 
     ``data``: a path in ``mock/`` or from here, or any object that can be protected; ``bulk`` several, where None is one
-    that its owner refuses. ``input_files``: paths or public URLs. ``purpose``: what the data is granted for and the
-    request says it is for. ``max_result_bytes``: the data owner's limit. ``category`` is the one that it would run in.
-    ``listener`` is told the steps. A ``stage`` serves many rehearsals and makes them quicker.
+    that its owner refuses. ``input_files``: paths or public URLs; ``private_files``: paths, sealed to the enclave.
+    ``purpose``: what the data is granted for and the request says it is for. ``max_result_bytes``: the data owner's limit.
+    ``category`` is the one that it would run in. ``listener`` is told the steps. A ``stage`` serves many rehearsals and
+    makes them quicker.
 
     A failure of the iApp or of the platform is no exception here: ``cause`` names it.
 
@@ -105,7 +107,18 @@ def rehearse(
         ConfigurationError: this machine cannot start enclaves.
     """
     request = Request(
-        args, data, bulk, input_files, secrets, app_secret, purpose, connect, callback, max_result_bytes, category
+        args=args,
+        data=data,
+        bulk=bulk,
+        input_files=input_files,
+        private_files=private_files,
+        secrets=secrets,
+        app_secret=app_secret,
+        purpose=purpose,
+        connect=connect,
+        callback=callback,
+        max_result_bytes=max_result_bytes,
+        category=category,
     )
     if stage is not None:
         return stage.rehearse(Path(folder), request, defaults=defaults, listener=listener)
@@ -300,7 +313,7 @@ def _build_release(props: Props, bundle: BuiltBundle, request: Request) -> Relea
         deadline=int(time.time()) + bundle.manifest.resources.seconds + _SPARE_SECONDS,
         max_result_bytes=request.max_result_bytes,
         app_secret=request.app_secret,
-        requester_secrets={str(number): text for number, text in (request.secrets or {}).items()},
+        requester_secrets={str(number): text for number, text in props.secrets.items()},
         logs=True,
     )
 
