@@ -224,7 +224,6 @@ def test_rules_in_a_grant_hold_at_release_and_explain_the_receipt(town: Town, so
     (tmp_path / "data").write_text("rows of a grant with rules")
     data = run("data", "protect", tmp_path / "data", "--as", "hospital")["address"]
     app = run("iapp", "deploy", source, "--as", "bob")["address"]
-    run("iapp", "publish", app, "--as", "bob")
     rules = write(tmp_path, {"kind": "simulated", "measurements": "any", "min_svn": 1})
     grant = run("access", "grant", data, "--app", app, "--hardware", rules, "--as", "hospital")
     assert grant["policy"]["version"] == 2

@@ -148,7 +148,9 @@ def test_the_main_job_for_people(town: Town, source: Path, tmp_path: Path) -> No
     data = ADDRESS.search(shown)[0]  # type: ignore[index]
     assert "study" in shown
     assert "ciphertext" in shown
-    app = ADDRESS.search(run("iapp", "deploy", source, "--name", "for people", "--as", "company").stdout)[0]  # type: ignore[index]
+    app = ADDRESS.search(
+        run("iapp", "deploy", source, "--name", "for people", "--no-publish", "--as", "company").stdout
+    )[0]  # type: ignore[index]
     assert run("iapp", "publish", app, "--as", "company").stdout.startswith("published app order 0x")
     granted = run("access", "grant", data, "--app", app, "--accesses", "2", "--as", "alice").stdout
     assert "anyone" in granted

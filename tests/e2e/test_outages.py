@@ -169,7 +169,6 @@ def test_a_network_killed_as_a_whole_goes_on_where_it_was(tmp_path: Path, bundle
     terminal = Terminal(home)
     with network_process(terminal) as (process, announced):
         app = terminal.json("iapp", "deploy", bundle, "--as", "company")["address"]
-        terminal.json("iapp", "publish", app, "--as", "company")
         staked = terminal.json("account", "deposit", "1 RLC", "--as", "bob")["stake"]
         started = terminal.json(
             *("run", app, "--args", "sleep 3", "--workerpool-price", "0.02 RLC", "--detach", "--as", "bob")

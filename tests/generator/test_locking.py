@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def test_a_lock_holds_versions_and_hashes_and_nothing_else(tmp_path: Path, index
     assert str(tmp_path) not in text
     assert "://" not in text
     assert not lock_folder(app).changed
-    (app / "requirements.in").write_text("\n   high >=1\n".replace(" >=", ">="))
+    (app / "requirements.in").write_text("\n   high >= 1\n")
     assert len(load_lock(app)) == 2, "neither comments nor spaces make a lock old"
     (app / "requirements.in").write_text("high>=1\nlow\n")
     with pytest.raises(InputError, match=r"requirements\.txt is older than requirements\.in") as stale:
@@ -176,9 +178,6 @@ def change_lock(folder: Path, change: Callable[[dict[str, dict[str, object]]], o
 
 
 def test_packages_for_development_are_not_in_a_bundle(tmp_path: Path) -> None:
-    import shutil
-    import tarfile
-
     app = node_app(tmp_path / "app")
     built = build_bundle(app)
     with tarfile.open(built.path) as archive:

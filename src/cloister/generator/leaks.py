@@ -26,7 +26,6 @@ _FILE_CAP = 8 << 20
 _LINE_CAP = 20_000
 
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("private key", re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")),
     ("age private key", re.compile(r"\bAGE-SECRET-KEY-1[0-9A-Z]{58}\b")),
     ("AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
     ("GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{60,255})\b")),
@@ -45,17 +44,25 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("JSON Web Token", re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")),
     (
         "password in an address",
-        re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'{}$<>]+:(?P<value>[^\s/@\"'{}$<>]{3,})@"),
+        re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'{}$<>]{1,100}:(?P<value>[^\s/@\"'{}$<>]{3,200})@"),
     ),
 )
+_PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_CONTENT = re.compile(r"[A-Za-z0-9+/]{32}")
+_PEM_LINES = 6
+"""Lines in which the content of a PEM key begins: its headers may come first."""
 _NAMED = re.compile(
-    r"""(?P<name>[A-Za-z0-9_.-]*(?:
-            passw(?:or)?d|passphrase|pwd|secret|token|api_?key|apikey|access_?key|private_?key|priv_?key|signing_?key
+    # From the word that makes a name one of a secret; what stands before it is found from there. Every repeat is bounded:
+    # a line may be made to cost time.
+    r"""(?:
+            passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|private_?key|priv_?key|signing_?key
             |wallet_?key|client_?key|encryption_?key|mnemonic|credential|auth
-        )[A-Za-z0-9_-]*)["'\]]*\s*(?::\s*[A-Za-z_][A-Za-z0-9_\[\]| ]*)?\s*(?:=>|:=|=(?!=)|:)\s*
+        )(?P<rest>[A-Za-z0-9_-]{0,40})["'\]]{0,3}[ \t]{0,20}(?::[ \t]{0,4}[A-Za-z_][A-Za-z0-9_\[\]| ]{0,40})?[ \t]{0,20}
+        (?:=>|:=|=(?!=)|:)[ \t]{0,20}
         (?:[bru]{0,2}|String\()(?P<quote>["'`])(?P<value>[^"'`\n]{6,400})(?P=quote)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_NAME_BEFORE = re.compile(r"[A-Za-z0-9_.-]{0,40}$")
 _KEY_WORD = re.compile(r"key|secret|wallet|signer|mnemonic|private|seed", re.IGNORECASE)
 _HEX_KEY = re.compile(r"(?<![0-9A-Za-z])(?:0x)?[0-9a-fA-F]{64}(?![0-9A-Za-z])")
 _PUBLIC_WORD = re.compile(r"public|digest|hash|sha256|sha-256|checksum|integrity|root|topic", re.IGNORECASE)
@@ -67,7 +74,7 @@ _NAME_ONLY = re.compile(
 )
 _PLACEHOLDER = re.compile(
     r"(?:your|my|the|an?|some|change|replace|example|sample|dummy|fake|test|mock|placeholder|insert|redacted|todo|none|null|"
-    r"undefined|true|false|secret|password|passwd|token)\b|.*(?:example|placeholder|changeme|change[-_]me|xxxx|\.\.\.|…|\*\*\*)|"
+    r"undefined|true|false|secret|password|passwd|pass|token)\b|.*(?:example|placeholder|changeme|change[-_]me|xxxx|\.\.\.|…|\*\*\*)|"
     r".*[<>{}$%]|(?:iexec|cloister)_|env[:.]",
     re.IGNORECASE,
 )
@@ -132,10 +139,15 @@ def _file_leaks(name: str, path: Path) -> Iterator[Leak]:
         content = file.read(_FILE_CAP)
     if b"\x00" in content[:4096]:
         return
-    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+    lines = content.decode("utf-8", "replace").splitlines()
+    for number, line in enumerate(lines, 1):
         if ALLOW in line:
             continue
         kinds = dict.fromkeys(line_leaks(line[:_LINE_CAP]))
+        pem = _PEM.search(line[:_LINE_CAP])
+        # A program that reads keys names the first line too; a key has content behind it.
+        if pem and any(_PEM_CONTENT.search(text) for text in (line[pem.end() :], *lines[number : number + _PEM_LINES])):
+            kinds = {"private key": None, **kinds}
         for kind in kinds:
             yield Leak(name, number, kind)
 
@@ -157,7 +169,9 @@ def line_leaks(line: str) -> Iterator[str]:
             yield "64 hex digits beside a name of a key"
             return
     for match in _NAMED.finditer(line):
-        if not _NAME_ONLY.search(match["name"]) and _looks_secret(match["name"], match["value"]):
+        before = _NAME_BEFORE.search(line[max(0, match.start() - 40) : match.start()])
+        name = (before[0] if before else "") + line[match.start() : match.end("rest")]
+        if not _NAME_ONLY.search(name) and _looks_secret(name, match["value"]):
             yield "literal given to a name of a secret"
             return
 

@@ -35,7 +35,7 @@ _REPORT_CAP = 256 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MISSING = re.compile(r"No matching distribution found for ([^\s(]+)")
 _OFFERED = re.compile(r"\(from versions: ([^)]*)\)")
-_CONFLICT = re.compile(r"The conflict is caused by:\n((?:\s{4}.*\n?)+)")
+_CONFLICT = re.compile(r"The conflict is caused by:\n((?: {4}.*\n?)+)")
 _SHOWN = 3
 
 
@@ -85,7 +85,7 @@ def lock_folder(folder: Path) -> Lock:
 def _resolve(wanted: Path, interpreter: Interpreter) -> tuple[Locked, ...]:
     with tempfile.TemporaryDirectory(prefix="cloister-lock-") as temporary:
         report = Path(temporary) / "report.json"
-        command = ["install", "--quiet", "--dry-run", "--ignore-installed", "--only-binary", ":all:"]
+        command = ["install", "--progress-bar", "off", "--dry-run", "--ignore-installed", "--only-binary", ":all:"]
         done = run_pip(interpreter, [*command, "--report", str(report), "--requirement", str(wanted)])
         if done.returncode != 0:
             raise _explain(done, interpreter)
@@ -120,7 +120,7 @@ def _read_report(report: bytes) -> tuple[Locked, ...]:
 
 def _explain(done: subprocess.CompletedProcess[str], interpreter: Interpreter) -> InputError | NotFound | Conflict:
     """Why pip could not resolve, in one line."""
-    conflict = _CONFLICT.search(done.stderr)
+    conflict = _CONFLICT.search(done.stdout + done.stderr)
     if conflict is not None or "ResolutionImpossible" in done.stderr:
         lines = [" ".join(line.split()) for line in (conflict[1] if conflict else "").splitlines() if line.strip()]
         told = "; ".join(lines[:_SHOWN]) + ("; …" if len(lines) > _SHOWN else "")

@@ -30,12 +30,14 @@ _RUN = re.compile(r"[-_.]+")
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One line of a requirements file. ``rest``: versions and markers, as they stand; ``line`` counts from 1."""
+    """One line of a requirements file. ``name`` is in its one spelling, ``length`` that of the one in ``text``; ``rest``:
+    versions and markers, as they stand.
+    """
 
     name: str
     rest: str
-    line: int
     text: str
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def load_wanted(folder: Path) -> tuple[Requirement, ...]:
 
 def wanted_digest(wanted: tuple[Requirement, ...]) -> str:
     """What the lock says of the ``requirements.in`` that it is of: comments, order and spaces do not count."""
-    lines = sorted({" ".join(item.text.split()) for item in wanted})
+    lines = sorted({item.name + "".join(item.text[item.length :].split()) for item in wanted})
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -109,7 +111,7 @@ def _wanted(path: Path, number: int, line: str) -> Requirement:
     versions = match[3].partition(";")[0].strip().removeprefix("(").removesuffix(")")
     if not _VERSIONS.fullmatch(versions):
         raise _refused(where, line, "is no requirement", "write NAME or NAME==VERSION")
-    return Requirement(normal_name(match[1]), match[3].strip(), number, line)
+    return Requirement(normal_name(match[1]), match[3].strip(), line, len(match[1]))
 
 
 def _locked(path: Path, number: int, line: str) -> Locked:

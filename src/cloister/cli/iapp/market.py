@@ -160,7 +160,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, Any]]:
     return [
         ("version", manifest.version),
         ("runtime", manifest.runtime),
-        ("network", ", ".join(manifest.network) or "none: it reaches nothing"),
+        ("connects to", ", ".join(manifest.network) or "none: it connects to nothing"),
         ("purposes", ", ".join(manifest.purposes) or "any"),
         (
             "takes",
