@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.enclave.filesystem import OUTPUT
 from cloister.enclave.images.accounts import find_account
 from cloister.enclave.images.archive import MAX_ARCHIVE, Blobs, receive_blobs
 from cloister.enclave.images.layers import MAX_ENTRIES, MAX_UNPACKED, Layers
 from cloister.enclave.images.root import COVERED, ImageRoot
-from cloister.errors import DecodeError, TooLarge, VerificationError
+from cloister.errors import DecodeError, TooLarge, VerificationError, quoted
 from cloister.protocol.bundles import Manifest
 from cloister.protocol.images import (
     ImageConfig,
@@ -126,13 +127,15 @@ def _read_named(blobs: Blobs, digest: bytes) -> bytes:
 def _finish(config: ImageConfig, layers: Layers, digest: bytes) -> Image:
     tree = layers.tree
     account = find_account(layers, config.user)
-    for folder in COVERED:
-        tree.root.children.pop(folder[1:], None)
+    for covered in COVERED:
+        tree.remove(tuple(covered[1:].split("/")))
     if "tmp" not in tree.root.children:
         tree.make_directory("/tmp", 0o1777)  # noqa: S108  # in the image
     for volume in config.volumes:
         tree.make_directory(volume)
-    place = tree.make_directory(config.directory or "/")
+    place = "/" + "/".join(tree.make_directory(config.directory or "/"))
+    if any(place.startswith(f"{covered}/") for covered in COVERED if covered != OUTPUT):
+        raise DecodeError(f"the image starts in {quoted(place)}, which is the sandbox's own", code="image-path")
     layers.add_text("/etc/hosts", _HOSTS)
     return Image(
         manifest=config.manifest,
@@ -140,6 +143,6 @@ def _finish(config: ImageConfig, layers: Layers, digest: bytes) -> Image:
         entrypoint=config.entrypoint,
         command=config.command,
         environment={"PATH": _PATH, "HOME": account.home, "HOSTNAME": HOST_NAME, **config.environment},
-        directory="/" + "/".join(place),
+        directory=place,
         root=ImageRoot(layers, account.user, account.group),
     )

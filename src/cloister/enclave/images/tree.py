@@ -143,6 +143,12 @@ class Tree:
             for name in list(folder.children):
                 self._prune(folder, name, layer)
 
+    def remove(self, parts: tuple[str, ...]) -> None:
+        """Take away whatever is at this real place."""
+        folder = self._at(parts[:-1])
+        if isinstance(folder, Directory) and parts[-1] in folder.children:
+            self._forget(folder.children.pop(parts[-1]))
+
     # --- reading ---
 
     def find(self, path: str) -> tuple[tuple[str, ...], Node] | None:
