@@ -44,6 +44,8 @@ def ensure_test_tools() -> list[str]:
         "chromium": ("chromium", "the browser of one test"),
         "qemu-system-x86_64": ("qemu-system-x86", "virtual machines that are enclaves"),
         "swtpm": ("swtpm", "the TPM of virtual machines"),
+        "podman": ("podman", "containers that are enclaves, and apps that are containers"),
+        "runsc": ("runsc", "gVisor, the kernel of containers that are enclaves"),
     }
     for program, (package, purpose) in tools.items():
         if not _ensure(program, package, purpose):
