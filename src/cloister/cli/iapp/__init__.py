@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("cloister.cli.iapp.market:publish", "Offer an iApp on the market."),
     "run": ("cloister.cli.iapp.run:run", "Run an iApp on protected data and open the result."),
     "debug": ("cloister.cli.iapp.debug:debug", "Tell why a task went as it did: chain, scheduler, workers, logs."),
-    "logs": ("cloister.cli.task:logs", "Print what the iApp of a task wrote, where that is allowed."),
+    "logs": ("cloister.cli.iapp.logs:logs", "Print what the iApp of a task wrote, where that is allowed."),
     "show": ("cloister.cli.iapp.market:show", "Show one iApp."),
     "list": ("cloister.cli.iapp.market:list_", "List iApps."),
 }

@@ -1,12 +1,13 @@
-"""``cloister iapp debug`` and ``logs``: what became of a task, and what its app printed."""
+"""``cloister iapp debug``: what became of a task, and why."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from cloister.cli.iapp.logs import draw_logs, read_logs
 from cloister.cli.session import Session, options
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def debug(session: Session, task_id: str, deal_id: str | None) -> None:
     """Tell all there is to know of a task: on chain, at the scheduler, on each worker, and its logs where allowed."""
     protector = session.protector(needs_wallet=False)
     record = protector.tasks.debug(task_id, deal_id=deal_id)
-    logs, withheld = _logs(protector, task_id)
+    logs, withheld = read_logs(protector, task_id)
     failure = _failure(protector, record)
 
     def draw() -> None:
@@ -31,7 +32,9 @@ def debug(session: Session, task_id: str, deal_id: str | None) -> None:
 
         _draw_chain(record)
         _draw_work(record, failure)
-        _draw_logs(logs, withheld)
+        draw_logs(logs)
+        if withheld:
+            click.secho(f"no logs: {withheld}", dim=True)
         enclave_notice(protector.connection.network.enclave_kind)
 
     value = {"failure": None if failure is None else failure.to_json(), "logs": logs, "logs_withheld": withheld}
@@ -50,19 +53,6 @@ def _failure(protector: DataProtector, record: TaskRecord) -> Failure | None:
         return None
     cause, _, message = record.cause.partition(": ")
     return Failure(cause, message or None)
-
-
-def _logs(protector: DataProtector, task_id: str) -> tuple[list[dict[str, Any]], str | None]:
-    """What the app printed, or why it is not shown."""
-    from cloister.errors import CloisterError
-
-    if protector.connection.wallet is None:
-        return [], "only the task's requester gets logs: add --as"
-    try:
-        entries = protector.tasks.logs(task_id)
-    except CloisterError as error:
-        return [], error.message + (f" ({error.hint})" if error.hint else "")
-    return [{"worker": e.worker, "stdout": e.stdout, "stderr": e.stderr} for e in entries], None
 
 
 def _draw_chain(record: TaskRecord) -> None:
@@ -102,14 +92,3 @@ def _draw_work(record: TaskRecord, failure: Failure | None) -> None:
         draw_failure(failure.cause, failure.message)
     if record.exit_code is not None:
         click.echo(f"exit code {record.exit_code}")
-
-
-def _draw_logs(logs: list[dict[str, Any]], withheld: str | None) -> None:
-    if withheld:
-        click.secho(f"no logs: {withheld}", dim=True)
-    for entry in logs:
-        click.secho(f"worker {entry['worker']}", bold=True)
-        for name in ("stdout", "stderr"):
-            if entry[name]:
-                click.secho(f"--- {name}", dim=True)
-                click.echo(entry[name])
