@@ -369,5 +369,5 @@ def test_the_whole_story_in_containers(tmp_path: Path, runtime: OciRuntime) -> N
     assert story["simulated"] is True
     assert story["metrics"]["patients"] == 569
     noted = next((tmp_path / "home").rglob("worker/enclaves")).read_text()
-    assert noted == f"oci: {runtime.chosen}"
+    assert noted == f"oci, {runtime.chosen}"
     assert until(lambda: not [name for name in containers() if name not in ours(runtime)], 20)

@@ -212,6 +212,6 @@ def status(name: str, as_json: bool) -> None:
         from cloister.cli.render import table
 
         table(f"network {name} at {description.origin}", ("service", "state"), parts.items())
-        click.echo(f"enclaves: {enclaves or 'the worker has not started yet'} ({description.enclave_kind} evidence)")
+        click.echo(f"enclaves: {enclaves or 'the worker has not started yet'}; {description.enclave_kind} evidence")
     if any(state != "ok" for state in parts.values()):
         raise UnavailableError("not every service is ready", hint="read the log in the network's folder")

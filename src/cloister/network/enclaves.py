@@ -82,7 +82,7 @@ def build_runtime(state: NetworkState, choice: EnclaveChoice, settings: WorkerSe
 def describe_runtime(runtime: Runtime, choice: EnclaveChoice) -> str:
     """What the worker starts, in words: for containers, the engine and the kernel below it."""
     chosen = getattr(runtime, "chosen", None)
-    return choice.value if chosen is None else f"{choice.value}: {chosen}"
+    return choice.value if chosen is None else f"{choice.value}, {chosen}"
 
 
 def note_runtime(state: NetworkState, text: str) -> None:
