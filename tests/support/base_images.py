@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,22 @@ _LEFT_OUT = {
 }
 
 
-def need_builder() -> str:
-    """Podman, or the test is skipped by name."""
+@cache
+def _refusal() -> str | None:
+    """Why images cannot be built here; None when they can."""
     program = shutil.which("podman")
     if program is None:
-        pytest.skip("podman is not installed")
-    return program
+        return "podman is not installed"
+    done = subprocess.run([program, "image", "ls"], capture_output=True, text=True, check=False, timeout=60)
+    return None if done.returncode == 0 else f"podman does not work here: {done.stderr.strip()[-200:]}"
+
+
+def need_builder() -> str:
+    """Podman, or the test is skipped by name."""
+    reason = _refusal()
+    if reason is not None:
+        pytest.skip(reason)
+    return "podman"
 
 
 def python_base() -> str:

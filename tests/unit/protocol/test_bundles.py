@@ -18,6 +18,7 @@ from cloister.protocol.bundles import Language, Manifest, Resources, build_manif
         ("node", "main.js", Language.NODE),
         ("node20", "src/main.mjs", Language.NODE),
         ("node100", "main.cjs", Language.NODE),
+        ("container", "", Language.CONTAINER),
     ],
 )
 def test_runtimes_that_a_manifest_may_name(runtime: str, entrypoint: str, language: Language) -> None:
@@ -33,6 +34,10 @@ def test_runtimes_that_a_manifest_may_name(runtime: str, entrypoint: str, langua
     ("runtime", "entrypoint"),
     [
         ("node0", "a.js"),
+        ("container", "main.py"),
+        ("container3", ""),
+        ("python3", ""),
+        ("node", ""),
         ("node20.1", "a.js"),
         ("nodejs", "a.js"),
         ("node1000", "a.js"),
