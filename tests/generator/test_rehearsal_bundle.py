@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.generator.conftest import Project
+from tests.generator.wheels import add_wheel, offline_index, write_app
 
 from cloister.generator.bundle import build_bundle
 from cloister.generator.rehearsal.bundle import load_bundle, source_key
@@ -79,3 +80,27 @@ def test_a_damaged_bundle_is_built_anew_and_old_ones_go(project: Project) -> Non
         load_bundle(folder)
     kept = list((folder / ".cloister" / "bundles").glob("*.bundle"))
     assert len(kept) == 3
+
+
+@pytest.mark.nightly
+def test_libraries_are_installed_again_only_when_the_lock_changes_and_the_bundle_is_the_one_of_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = offline_index(tmp_path / "index", monkeypatch)
+    add_wheel(index, "low", "1.0")
+    folder = write_app(tmp_path / "app", wanted="low\n")
+    first = load_bundle(folder)
+    (installed,) = (folder / ".cloister" / "libraries").glob("*/lib")
+    (folder / "main.py").write_text("import low\nprint(low)\n")
+    for wheel in index.iterdir():
+        wheel.unlink()  # whoever installs again fails
+    again = load_bundle(folder)
+    assert again.digest != first.digest
+    assert again.manifest.runtime == first.manifest.runtime
+    add_wheel(index, "low", "1.0")
+    assert build_bundle(folder, folder / "build" / "x").digest == again.digest
+    touched = next(path for path in installed.rglob("*.py"))
+    touched.write_text("print('touched')")
+    (folder / "main.py").write_text("import low\n")
+    third = load_bundle(folder)
+    assert build_bundle(folder, folder / "build" / "x").digest == third.digest

@@ -23,7 +23,7 @@ from cloister.generator.images import SUFFIX as IMAGE_SUFFIX
 from cloister.generator.images import build_image, is_image, load_image
 from cloister.generator.interpreters import find_interpreter
 from cloister.generator.locking import lock_folder
-from cloister.generator.packages import install_packages
+from cloister.generator.packages import Install, install_packages
 from cloister.generator.requirements import LOCK_NAME, load_lock, load_wanted
 from cloister.generator.settings import SETTINGS_NAME, Settings, load_settings
 from cloister.generator.sources import source_files
@@ -44,13 +44,14 @@ def build_bundle(
     tell: Callable[[str], None] = lambda _: None,
     runtime: str | None = None,
     compiler: str | None = None,
+    install: Install = install_packages,
 ) -> BuiltBundle:
     """Build the iApp in ``folder`` into ``output`` (default ``build/<name>.bundle`` inside the folder).
 
     Dependencies that were never locked are locked first, and ``tell`` is told so; a lock that is there is never changed.
     ``runtime`` and ``compiler`` (such as ``python3.11`` and ``cpython 3.11.7``) ask for exactly the Python of an earlier
     build. A ``python3`` in the settings becomes the exact one in the manifest as soon as there are libraries, which are
-    compiled for it.
+    compiled for it; ``install`` puts them somewhere and names them.
 
     Raises:
         NotFound: no folder, settings, entry point or interpreter, or a Node package that is not installed. InputError:
@@ -81,7 +82,7 @@ def build_bundle(
         return write_bundle(manifest, members, output, max_bytes)
     with tempfile.TemporaryDirectory(prefix="cloister-bundle-") as temporary:
         library = Path(temporary) / LIBRARY_DIRECTORY
-        packages = install_packages(folder / LOCK_NAME, library, interpreter, settings.exclude, compiler=compiler)
+        packages = install(folder / LOCK_NAME, library, interpreter, settings.exclude, compiler=compiler)
         members |= {f"{LIBRARY_DIRECTORY}/{name}": path for name, path in packages.items()}
         return write_bundle(replace(manifest, runtime=interpreter.runtime), members, output, max_bytes)
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Protocol
 
 from cloister.enclave.bundle import LIBRARY_TARGET
 from cloister.errors import QUOTE_CAP, InputError, UnavailableError, quoted
@@ -64,6 +65,20 @@ for path in sorted(root.rglob("*.py")):
     cached.write_bytes(content)
 """
 """Writes unchecked-hash compiled files (PEP 552): the enclave checks the digest of the whole bundle instead."""
+
+
+class Install(Protocol):
+    """Installs the libraries of a lock as ``install_packages`` does, and raises what it raises."""
+
+    def __call__(
+        self,
+        lock: Path,
+        library: Path,
+        interpreter: Interpreter,
+        exclude: tuple[str, ...],
+        *,
+        compiler: str | None = None,
+    ) -> dict[str, Path]: ...
 
 
 def install_packages(

@@ -21,6 +21,7 @@ from cloister.errors import InputError, NotFound, quoted
 from cloister.files import write_durably
 from cloister.generator.bundle import BuiltBundle, build_bundle, load_manifest, load_settings
 from cloister.generator.images import ARGUMENTS_VARIABLE
+from cloister.generator.rehearsal.libraries import KeptLibraries
 from cloister.generator.requirements import LOCK_NAME
 from cloister.generator.settings import SETTINGS_NAME
 from cloister.generator.sources import OUTSIDE
@@ -31,7 +32,8 @@ from cloister.version import __version__
 STATE_FOLDER = ".cloister"
 README = "README.md"
 KEPT = 3
-"""How many bundles a project keeps."""
+KEPT_BYTES = 512 << 20
+"""How many bundles a project keeps, and how much of them; the last one whatever its size."""
 _OUTSIDE = frozenset(OUTSIDE) - {SETTINGS_NAME, LOCK_NAME, "requirements.in", "Containerfile"}
 _FORM = b"cloister/rehearsal-bundle/v1"
 
@@ -51,9 +53,10 @@ def load_bundle(folder: Path, tell: Callable[[str], None] = lambda _: None) -> B
         os.utime(note)
         return BuiltBundle(path, digest, path.stat().st_size, load_manifest(path))
     kept.mkdir(parents=True, exist_ok=True)
-    built = build_bundle(folder, path, tell=tell)
+    libraries = KeptLibraries(folder / STATE_FOLDER / "libraries")
+    built = build_bundle(folder, path, tell=tell, install=libraries)
     if source_key(folder, runtime) == key:  # nobody saved a file meanwhile, and nothing was locked
-        write_durably(note, json.dumps({"digest": built.digest, "sha256": _hash_file(path)}).encode())
+        write_durably(note, json.dumps({"digest": built.digest, "state": _state(path)}).encode())
     _forget_old(kept, path.stem)
     return built
 
@@ -118,9 +121,15 @@ def _kept_digest(path: Path, note: Path) -> Bytes32 | None:
     """The digest of a kept bundle, when it is still what it was."""
     try:
         said = json.loads(note.read_text())
-        return Bytes32(said["digest"]) if said["sha256"] == _hash_file(path) else None
+        return Bytes32(said["digest"]) if said["state"] == _state(path) else None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
+
+
+def _state(path: Path) -> list[int]:
+    """Size and times of a file; the time of change cannot be set by a program."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash_file(path: Path) -> str:
@@ -130,8 +139,12 @@ def _hash_file(path: Path) -> str:
 
 def _forget_old(kept: Path, used: str) -> None:
     """Remove all but the latest bundles, and what was broken off."""
-    notes = sorted(kept.glob("*.json"), key=lambda note: note.stat().st_mtime, reverse=True)
-    stay = {used, *(note.stem for note in notes[:KEPT])}
+    stay, size = {used}, 0
+    for note in sorted(kept.glob("*.json"), key=lambda note: note.stat().st_mtime, reverse=True)[:KEPT]:
+        bundle = note.with_suffix(".bundle")
+        size += bundle.stat().st_size if bundle.exists() else 0
+        if size <= KEPT_BYTES:
+            stay.add(note.stem)
     for path in kept.iterdir():
         if path.stem not in stay and not path.name.startswith("."):
             with suppress(FileNotFoundError):
