@@ -14,6 +14,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import pytest
+from tests.support.base_images import python_base
 from tests.support.network import LiveNetwork, live_network, wait_for
 from tests.support.workshop import Workshop
 
@@ -80,6 +81,19 @@ def test_web_api(workshop: Workshop) -> None:
     app = project.deploy("--app-secret", f"@{key}")
     conversion = project.run(app, "--args", "250 EUR JPY").json("conversion.json")
     assert conversion == {"amount": "250", "from": "EUR", "to": "JPY", "rate": "163.25", "converted": "40812.50"}
+
+
+def test_container(workshop: Workshop) -> None:
+    base = python_base()
+    project = workshop.begin("container")
+    with (project.folder / "iapp.toml").open("a") as settings:
+        settings.write(f'\n[container]\narguments = {{ BASE = "{base}" }}\n')
+    project.own_tests()
+    project.rehearse()
+    app, data = project.deploy(), project.protect("message.txt")
+    project.grant(data, app)
+    result = project.run(app, "--data", data, "--args", "Grace Hopper")
+    assert result.text("words.txt") == "Hello, Grace Hopper!\nThe longest words: abracadabra, magician, opens.\n"
 
 
 @pytest.mark.nightly

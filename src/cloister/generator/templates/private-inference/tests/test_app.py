@@ -67,6 +67,6 @@ def test_rows_of_another_shape_are_refused(text: str, words: str) -> None:
 
 
 def test_a_missing_input_file_is_told_in_plain_words() -> None:
-    run = rehearse(APP, input_files=[])
+    run = rehearse(APP, private_files=[])
     assert run.cause == "APP_COMPUTE_FAILED"
     assert "no prediction: no input file 1" in run.stderr
