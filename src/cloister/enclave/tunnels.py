@@ -16,16 +16,15 @@ import selectors
 import socket
 import struct
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import replace
-from enum import Enum, auto
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 from cloister.enclave.bundle import LIBRARY_TARGET
 from cloister.enclave.causes import Cause, TaskError
+from cloister.enclave.clients import READ, WRITE, Client, State
 from cloister.enclave.companions import Ready
 from cloister.enclave.connect import (
     ESTABLISHED,
@@ -55,8 +54,6 @@ from cloister.protocol.tunnels import (
     Grant,
     Open,
     Opened,
-    Sending,
-    Taking,
     Tunnel,
     build_tunnel,
     parse_tunnel,
@@ -70,54 +67,6 @@ _ANSWER_SECONDS = CONNECT_SECONDS + 5
 _LEAVE_SECONDS = 2.0
 _BACKLOG = 1024
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-
-class _State(Enum):
-    ASKING = auto()  # its request is still coming
-    WAITING = auto()  # the host connects
-    OPEN = auto()
-    LEAVING = auto()  # the last bytes go to the client; what still comes from it is dropped
-
-
-class _Connection:
-    """One connection of the iApp to the proxy."""
-
-    __slots__ = (
-        "destination",
-        "ended",
-        "events",
-        "id",
-        "out",
-        "own",
-        "request",
-        "sending",
-        "socket",
-        "state",
-        "taking",
-        "until",
-    )
-
-    def __init__(self, connection: socket.socket, until: float) -> None:
-        self.socket = connection
-        self.state = _State.ASKING
-        self.id = 0
-        self.destination: Destination | None = None
-        self.request = b""
-        self.out: deque[memoryview] = deque()
-        self.own = 0  # how many of the next bytes in ``out`` are the proxy's
-        self.sending = Sending()
-        self.taking = Taking()
-        self.ended = False
-        self.until = until
-        self.events = 0
-
-    def wants(self) -> int:
-        """The events to wait for."""
-        reads = self.state in (_State.ASKING, _State.LEAVING) or (
-            self.state is _State.OPEN and not self.ended and self.sending.left > 0
-        )
-        return (_READ if reads else 0) | (_WRITE if self.out else 0)
 
 
 class Tunnels:
@@ -135,8 +84,8 @@ class Tunnels:
         self._allowed = frozenset(allowed)
         self._budget = budget
         self._selector: selectors.BaseSelector | None = None
-        self._connections: set[_Connection] = set()
-        self._open: dict[int, _Connection] = {}
+        self._connections: set[Client] = set()
+        self._open: dict[int, Client] = {}
         self._last = 0
         self._accepts = False
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -157,22 +106,22 @@ class Tunnels:
     def begin(self, selector: selectors.BaseSelector) -> None:
         """Begin to serve."""
         self._selector = selector
-        selector.register(self._host, _READ, self._host_ready)
+        selector.register(self._host, READ, self._host_ready)
         self._listen()
 
     def tick(self, now: float) -> None:
         """End what takes too long."""
         for connection in [item for item in self._connections if now >= item.until]:
             match connection.state:
-                case _State.ASKING:
+                case State.ASKING:
                     line = f"a request must be here within {HEADER_SECONDS:g} seconds"
                     self._refuse(connection, Refusal(HTTPStatus.REQUEST_TIMEOUT, line))
-                case _State.WAITING:
+                case State.WAITING:
                     self._tell_close(connection, CloseCause.TIMED_OUT)
                     self._fail(connection, CloseCause.TIMED_OUT)
-                case _State.OPEN:
+                case State.OPEN:
                     self._drop(connection, CloseCause.IDLE)
-                case _State.LEAVING:
+                case State.LEAVING:
                     self._drop(connection)
 
     def close(self) -> None:
@@ -200,7 +149,7 @@ class Tunnels:
         if self._selector is None or wants == self._accepts:
             return
         if wants:
-            self._selector.register(self._listener, _READ, self._listener_ready)
+            self._selector.register(self._listener, READ, self._listener_ready)
         else:
             self._selector.unregister(self._listener)
         self._accepts = wants
@@ -212,12 +161,12 @@ class Tunnels:
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(accepted, time.monotonic() + HEADER_SECONDS)
+        connection = Client(accepted, time.monotonic() + HEADER_SECONDS)
         self._connections.add(connection)
         self._watch(connection)
         self._listen()
 
-    def _watch(self, connection: _Connection) -> None:
+    def _watch(self, connection: Client) -> None:
         wants = connection.wants()
         if self._selector is None or wants == connection.events or connection not in self._connections:
             return
@@ -229,19 +178,19 @@ class Tunnels:
             self._selector.register(connection.socket, wants, self._ready(connection))
         connection.events = wants
 
-    def _ready(self, connection: _Connection) -> Ready:
+    def _ready(self, connection: Client) -> Ready:
         def serve(_key: selectors.SelectorKey, events: int) -> None:
-            if events & _WRITE:
+            if events & WRITE:
                 self._flush(connection)
             # Whatever came before in the same round may have ended it.
-            if events & _READ and connection in self._connections:
+            if events & READ and connection in self._connections:
                 self._read(connection)
             self._watch(connection)
 
         return serve
 
-    def _read(self, connection: _Connection) -> None:
-        most = {_State.ASKING: HEADER_CAP - len(connection.request), _State.OPEN: min(PIECE, connection.sending.left)}
+    def _read(self, connection: Client) -> None:
+        most = {State.ASKING: HEADER_CAP - len(connection.request), State.OPEN: min(PIECE, connection.sending.left)}
         try:
             data = connection.socket.recv(most.get(connection.state, PIECE))
         except BlockingIOError:
@@ -250,19 +199,19 @@ class Tunnels:
             self._drop(connection, CloseCause.BROKEN)
             return
         match connection.state:
-            case _State.ASKING if data:
+            case State.ASKING if data:
                 self._hear_request(connection, data)
-            case _State.OPEN if data:
+            case State.OPEN if data:
                 self._carry(connection, data)
-            case _State.OPEN:
+            case State.OPEN:
                 connection.ended = True
                 self._tell(End(connection.id))
-            case _State.LEAVING if data:
+            case State.LEAVING if data:
                 pass
             case _:
                 self._drop(connection, CloseCause.BROKEN)
 
-    def _hear_request(self, connection: _Connection, data: bytes) -> None:
+    def _hear_request(self, connection: Client, data: bytes) -> None:
         connection.request += data
         head, end, rest = connection.request.partition(HEADER_END)
         if not end:
@@ -279,66 +228,53 @@ class Tunnels:
             return
         self._last += 1
         connection.id, connection.destination, connection.request = self._last, answer, rest
-        connection.state, connection.until = _State.WAITING, time.monotonic() + _ANSWER_SECONDS
+        connection.state, connection.until = State.WAITING, time.monotonic() + _ANSWER_SECONDS
         self._open[connection.id] = connection
         self._tell(Open(connection.id, answer))
 
-    def _carry(self, connection: _Connection, data: bytes) -> None:
+    def _carry(self, connection: Client, data: bytes) -> None:
         connection.until = time.monotonic() + IDLE_SECONDS
         connection.sending.spend(len(data))
         self._tell(Data(connection.id, data))
         self._spend(len(data))
 
-    def _give(self, connection: _Connection, data: bytes) -> None:
+    def _give(self, connection: Client, data: bytes) -> None:
         connection.out.append(memoryview(data))
         self._flush(connection)
         self._watch(connection)
 
-    def _flush(self, connection: _Connection) -> None:
+    def _flush(self, connection: Client) -> None:
         """Write what the client takes, and give the host as much window again."""
-        sent = 0
         try:
-            while connection.out:
-                piece = connection.out[0]
-                count = connection.socket.send(piece)
-                sent += count
-                if count < len(piece):
-                    connection.out[0] = piece[count:]
-                    break
-                connection.out.popleft()
-        except BlockingIOError:
-            pass
+            sent, granted = connection.write()
         except OSError:
             self._drop(connection, CloseCause.BROKEN)
             return
-        own = min(sent, connection.own)
-        connection.own -= own
-        granted = connection.taking.pass_on(sent - own)
-        if connection.state is _State.OPEN:
+        if connection.state is State.OPEN:
             if sent:
                 connection.until = time.monotonic() + IDLE_SECONDS
             if granted:
                 self._tell(Grant(connection.id, granted))
-        elif connection.state is _State.LEAVING and not connection.out:
+        elif connection.state is State.LEAVING and not connection.out:
             self._leave(connection)
 
-    def _leave(self, connection: _Connection) -> None:
+    def _leave(self, connection: Client) -> None:
         """Say that nothing more comes. A socket that is closed with bytes unread would take back what was sent."""
         connection.until = time.monotonic() + _LEAVE_SECONDS
         with suppress(OSError):
             connection.socket.shutdown(socket.SHUT_WR)
 
-    def _refuse(self, connection: _Connection, refusal: Refusal) -> None:
+    def _refuse(self, connection: Client, refusal: Refusal) -> None:
         answer = build_refusal(refusal)
-        connection.state, connection.until = _State.LEAVING, time.monotonic() + _LEAVE_SECONDS
+        connection.state, connection.until = State.LEAVING, time.monotonic() + _LEAVE_SECONDS
         connection.own = len(answer)
         self._give(connection, answer)
 
-    def _fail(self, connection: _Connection, cause: CloseCause) -> None:
+    def _fail(self, connection: Client, cause: CloseCause) -> None:
         if connection.destination is not None:
             self._refuse(connection, describe_failure(connection.destination, cause))
 
-    def _drop(self, connection: _Connection, cause: CloseCause = CloseCause.ENDED) -> None:
+    def _drop(self, connection: Client, cause: CloseCause = CloseCause.ENDED) -> None:
         """End a connection here, and its tunnel."""
         if connection not in self._connections:
             return
@@ -357,7 +293,7 @@ class Tunnels:
         frame = build_tunnel(message)
         self._host.send(frame.kind, frame.header, frame.body)
 
-    def _tell_close(self, connection: _Connection, cause: CloseCause) -> None:
+    def _tell_close(self, connection: Client, cause: CloseCause) -> None:
         if self._open.pop(connection.id, None) is not None:
             self._tell(Close(connection.id, cause))
 
@@ -371,7 +307,7 @@ class Tunnels:
         connection = self._open.get(message.id)
         if connection is None:
             return  # it was closed here while this was on its way
-        if (connection.state is _State.WAITING) != isinstance(message, Opened) and not isinstance(message, Close):
+        if (connection.state is State.WAITING) != isinstance(message, Opened) and not isinstance(message, Close):
             raise DecodeError(f"the host opens tunnel {message.id} twice, or uses it before it is open")
         match message:
             case Opened():
@@ -386,20 +322,20 @@ class Tunnels:
             case Close(_, cause):
                 self._hear_close(connection, cause)
 
-    def _begin_carrying(self, connection: _Connection) -> None:
-        connection.state = _State.OPEN
+    def _begin_carrying(self, connection: Client) -> None:
+        connection.state = State.OPEN
         early, connection.request = connection.request, b""
         connection.own = len(ESTABLISHED)
         self._give(connection, ESTABLISHED)
         if early and connection in self._connections:
             self._carry(connection, early)
 
-    def _hear_close(self, connection: _Connection, cause: CloseCause) -> None:
+    def _hear_close(self, connection: Client, cause: CloseCause) -> None:
         del self._open[connection.id]
-        if connection.state is _State.WAITING:
+        if connection.state is State.WAITING:
             self._fail(connection, cause)
             return
-        connection.state, connection.until = _State.LEAVING, time.monotonic() + IDLE_SECONDS
+        connection.state, connection.until = State.LEAVING, time.monotonic() + IDLE_SECONDS
         self._flush(connection)
         self._watch(connection)
 

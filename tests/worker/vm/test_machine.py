@@ -163,10 +163,11 @@ Path("/iexec_out/computed.json").write_text(json.dumps({"deterministic-output-pa
 @pytest.mark.nightly
 @pytest.mark.timeout(SLOW + 60)
 def test_an_app_that_names_hosts_reaches_them_from_a_machine_without_a_network(booted: Booted, tmp_path: Path) -> None:
+    process = booted.runtime.launch(SPEC)  # before the task's time begins
     with serving(echo) as server:
         world = build_world(MeasuredPlatform(booted), tmp_path / "app", TALK, network=("rates.example.org",))
         world.connector = Connector(Addresses(), {"rates.example.org": server.place})
-        outcome = world.run(booted.runtime)
+        outcome = world.run(booted.runtime, process)
     assert outcome.cause is None, outcome.logs
     assert json.loads(world.files()["seen.json"]) == {
         "status": "HTTP/1.1 200 Connection established",
