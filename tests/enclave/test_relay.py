@@ -275,6 +275,9 @@ BROKEN: dict[str, Callable[[Agent], None]] = {
     "progress without a number": with_session(lambda agent: agent.send("progress", {"number": True}, b"update")),
     "progress too long": with_session(lambda agent: agent.send("progress", {"number": 1}, bytes(4097))),
     "progress without end": with_session(lambda agent: send_progress(agent, 101)),
+    "data of no tunnel": ask("tunnel", {"op": "data", "id": 1}, b"x"),
+    "a tunnel to an address": ask("tunnel", {"op": "open", "id": 1, "host": "10.0.0.1", "port": 80}),
+    "a tunnel of no operation": ask("tunnel", {"op": "listen", "id": 1}),
     "rubbish": lambda agent: agent.connection.sendall(os.urandom(64)),
     "header of 4 GiB": lambda agent: agent.connection.sendall(b"\xff" * 8),
     "another version": lambda agent: agent.send("ready", {"version": 9}),
@@ -304,6 +307,31 @@ def test_broken_rules_end_the_enclave(name: str) -> None:
     with pytest.raises(EnclaveFailed) as failure:
         relay(BROKEN[name])
     assert failure.value.cause == "ENCLAVE_CHANNEL_BROKEN"
+
+
+def test_connections_are_carried_while_the_agent_goes_on() -> None:
+    answers: list[Frame] = []
+
+    def script(agent: Agent) -> None:
+        agent.begin()
+        agent.send("tunnel", {"op": "open", "id": 1, "host": "a.example", "port": 443})
+        answers.append(agent.take())
+        # What comes too late is passed over.
+        agent.send("tunnel", {"op": "data", "id": 1}, b"x")
+        agent.send("nonce", {"task_id": TASK_ID})
+        answers.append(agent.take())
+        agent.open_session()
+        agent.give_result()
+        agent.done()
+
+    assert relay(script).result_digest == DIGEST
+    assert [answer.kind for answer in answers] == ["tunnel", "nonce"]
+    assert answers[0].header == {"op": "close", "id": 1, "cause": "unknown-host"}
+
+
+def test_an_operator_without_apps_network_carries_nothing() -> None:
+    with pytest.raises(EnclaveFailed, match="tunnel, which is no question"):
+        relay(ask("tunnel", {"op": "open", "id": 1, "host": "a.example", "port": 443}), given=task(network=False))
 
 
 @pytest.mark.parametrize(
