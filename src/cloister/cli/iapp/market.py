@@ -160,7 +160,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, Any]]:
     return [
         ("version", manifest.version),
         ("runtime", manifest.runtime),
-        ("connects to", ", ".join(manifest.network) or "none: it connects to nothing"),
+        ("may connect to", ", ".join(manifest.network) or "nothing: no network"),
         ("purposes", ", ".join(manifest.purposes) or "any"),
         (
             "takes",

@@ -34,7 +34,7 @@ def test_deploy_offers_gives_the_secret_and_remembers(town: Town, project: Path,
     words = ("iapp", "deploy", project, "--price", "0.01 RLC", "--app-secret", f"@{secret}", "--as", "alice")
     app = run(*words)
     assert app["secret"] is True
-    assert run("order", "show", "app", app["order_hash"])["order"]["appprice"] == 10_000_000
+    assert run("order", "show", "app", app["order_hash"])["order"]["appprice"] == "10000000"
     (kept,) = json.loads((project / ".cloister" / "deployments.json").read_text())["deployments"]
     assert kept["address"] == app["address"]
     assert (kept["order_hash"], kept["secret"], kept["network"]) == (app["order_hash"], True, "local")
@@ -52,7 +52,7 @@ def test_deploy_offers_gives_the_secret_and_remembers(town: Town, project: Path,
     assert shown["proof"] == "what storage has is what the chain names"
     assert [(offer["order_hash"], offer["price"]) for offer in shown["offers"]] == [(app["order_hash"], 10_000_000)]
     text = town.terminal.run("iapp", "show", app["address"]).stdout
-    assert "none: it connects to nothing" in text
+    assert "nothing: no network" in text
     assert "0.01 RLC a run for anyone" in text
 
     mine = {each["address"]: each for each in run("iapp", "list", "--folder", project, "--as", "alice")}
