@@ -9,7 +9,10 @@ import pytest
 from tests.generator.conftest import Project
 from tests.generator.wheels import add_wheel, offline_index, write_app
 
+from cloister.enclave.bundle import MAX_BUNDLE
+from cloister.errors import InputError, TooLarge
 from cloister.generator.bundle import build_bundle
+from cloister.generator.rehearsal import Stage, rehearse
 from cloister.generator.rehearsal.bundle import load_bundle, source_key
 from cloister.generator.rehearsal.files import fingerprint
 
@@ -104,3 +107,19 @@ def test_libraries_are_installed_again_only_when_the_lock_changes_and_the_bundle
     (folder / "main.py").write_text("import low\n")
     third = load_bundle(folder)
     assert build_bundle(folder, folder / "build" / "x").digest == third.digest
+
+
+def test_a_folder_that_keeps_nothing_is_told(project: Project) -> None:
+    folder = project("")
+    (folder / ".cloister").write_text("in the way")
+    with pytest.raises(InputError, match="nothing can be kept in"):
+        load_bundle(folder)
+
+
+@pytest.mark.nightly
+def test_a_bundle_over_the_cap_is_refused_before_anything_runs(project: Project, stage: Stage) -> None:
+    folder = project("")
+    with (folder / "model.bin").open("wb") as file:
+        file.truncate(MAX_BUNDLE + 1)
+    with pytest.raises(TooLarge, match="at most"):
+        rehearse(folder, stage=stage)

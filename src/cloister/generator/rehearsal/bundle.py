@@ -52,12 +52,15 @@ def load_bundle(folder: Path, tell: Callable[[str], None] = lambda _: None) -> B
     if digest is not None:
         os.utime(note)
         return BuiltBundle(path, digest, path.stat().st_size, load_manifest(path))
-    kept.mkdir(parents=True, exist_ok=True)
     libraries = KeptLibraries(folder / STATE_FOLDER / "libraries")
-    built = build_bundle(folder, path, tell=tell, install=libraries)
-    if source_key(folder, runtime) == key:  # nobody saved a file meanwhile, and nothing was locked
-        write_durably(note, json.dumps({"digest": built.digest, "state": _state(path)}).encode())
-    _forget_old(kept, path.stem)
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        built = build_bundle(folder, path, tell=tell, install=libraries)
+        if source_key(folder, runtime) == key:  # nobody saved a file meanwhile, and nothing was locked
+            write_durably(note, json.dumps({"digest": built.digest, "state": _state(path)}).encode())
+        _forget_old(kept, path.stem)
+    except OSError as error:
+        raise InputError(f"nothing can be kept in {quoted(str(kept))}: {error.strerror}") from error
     return built
 
 
