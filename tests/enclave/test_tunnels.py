@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
 
 import pytest
-from tests.enclave.world import HELLO, World
+from tests.enclave.test_node import needs_node, write_app
+from tests.enclave.world import APP_LOCATION, HELLO, TestPlatform, World, build_world
 from tests.support.tcp import Server, deaf, drip, echo, firehose, serving, swap
 
 from cloister.errors import InputError
+from cloister.generator.bundle import build_bundle
 from cloister.worker.addresses import Addresses
 from cloister.worker.connecting import Connector
 from cloister.worker.relay import EnclaveFailed
@@ -18,6 +26,25 @@ from cloister.worker.runtimes.bubblewrap import BubblewrapRuntime
 
 Make = Callable[..., World]
 HOST = "rates.example.org:443"
+
+
+@pytest.fixture(scope="module")
+def mock_api() -> Iterator[tuple[str, str]]:
+    """Place of the mock API of the template web-api, for rates.example.org; its authority."""
+    with as_file(files("cloister.generator") / "templates" / "web-api") as template:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        process = subprocess.Popen([sys.executable, template / "mock" / "api.py", str(port)])
+        try:
+            until = time.monotonic() + 20
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            yield f"127.0.0.1:{port}", (template / "ca.pem").read_text()
+        finally:
+            process.kill()
+            process.wait()
+
 
 DIAL = (
     HELLO
@@ -386,7 +413,7 @@ def test_servers_that_stand_still_hold_up_nobody(world: Make, runtime: Bubblewra
 def test_an_app_that_dies_takes_its_connections_along(
     world: Make, runtime: BubblewrapRuntime, code: str, cause: str
 ) -> None:
-    task = world(DIAL + "full = [dial() for _ in range(8)]\n" + code, network=(HOST,), resources={"seconds": 2})
+    task = world(DIAL + "full = [dial() for _ in range(8)]\n" + code, network=(HOST,), resources={"seconds": 1})
     with serving(firehose) as server:
         task.connector = Connector(Addresses(), {HOST: server.place})
         started = time.monotonic()
@@ -395,3 +422,68 @@ def test_an_app_that_dies_takes_its_connections_along(
         while server.open:  # the host lets go of them
             assert time.monotonic() - started < 30
             time.sleep(0.05)
+
+
+TLS = (
+    DIAL
+    + r"""
+import ssl, urllib.request
+def ask(host, **trust):
+    request = urllib.request.Request(f"https://{host}/v1/rate?from=EUR&to=JPY", headers={"X-Api-Key": "mock-key"})
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(**trust)) as response:
+            return response.read().decode()
+    except OSError as error:
+        return str(error)
+seen["right"] = ask("rates.example.org", cadata=AUTHORITY)
+seen["another server"] = ask("second.example.org", cadata=AUTHORITY)
+seen["no authority"] = ask("rates.example.org")
+"""
+    + SAY
+)
+
+
+@pytest.mark.nightly
+def test_a_host_that_leads_elsewhere_has_no_certificate(
+    world: Make, runtime: BubblewrapRuntime, mock_api: tuple[str, str]
+) -> None:
+    place, authority = mock_api
+    task = world(f"AUTHORITY = {authority!r}\n{TLS}", network=(HOST, "second.example.org"))
+    seen = run(task, runtime, {HOST: place, "second.example.org": place})
+    assert seen["right"] == '{"rate": "163.25"}'
+    assert "CERTIFICATE_VERIFY_FAILED" in str(seen["no authority"])
+    assert "not valid for 'second.example.org'" in str(seen["another server"])
+
+
+NODE = """
+import http from 'node:http';
+import https from 'node:https';
+import { writeFileSync } from 'node:fs';
+const proxy = new URL(process.env.HTTPS_PROXY);
+const connect = http.request({
+  host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: 'rates.example.org:443' });
+connect.on('connect', (answer, socket) => {
+  const path = '/v1/rate?from=EUR&to=USD';
+  https.get({ host: 'rates.example.org', path, socket, agent: false, ca: AUTHORITY, headers: { 'X-Api-Key': 'mock-key' } },
+    (response) => response.on('data', (data) => {
+      writeFileSync('/iexec_out/seen.json', JSON.stringify({ status: answer.statusCode, ...JSON.parse(data) }));
+      writeFileSync('/iexec_out/computed.json', '{"deterministic-output-path":"/iexec_out/seen.json"}');
+    }));
+}).end();
+"""
+
+
+@pytest.mark.nightly
+@needs_node
+def test_node_speaks_through_it(
+    platform: TestPlatform, runtime: BubblewrapRuntime, mock_api: tuple[str, str], tmp_path: Path
+) -> None:
+    place, authority = mock_api
+    folder = write_app(tmp_path / "node", f"const AUTHORITY = {json.dumps(authority)};\n{NODE}", processes=32)
+    settings = folder / "iapp.toml"
+    settings.write_text(f'network = ["rates.example.org"]\n{settings.read_text()}')
+    built = build_bundle(folder, tmp_path / "node.bundle")
+    task = build_world(platform, tmp_path / "iapp", "")
+    task.content[APP_LOCATION], task.bundle = built.path.read_bytes(), built
+    task.release = replace(task.release, app=replace(task.release.app, checksum=built.digest))
+    assert run(task, runtime, {HOST: place}) == {"status": 200, "rate": "1.0875"}

@@ -9,12 +9,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
 from cloister.enclave import tunnels as module
 from cloister.enclave.host import HostChannel
-from cloister.enclave.tunnels import Tunnels
+from cloister.enclave.sandbox import Limits, SandboxSpec
+from cloister.enclave.tunnels import Tunnels, connect
 from cloister.errors import CloisterError, DecodeError, UnavailableError
 from cloister.protocol.channel import Frame, FrameParser, build_frame
 from cloister.protocol.destinations import Destination
@@ -300,6 +302,22 @@ def test_bytes_are_counted_both_ways() -> None:
         rig.tell(Data(1, bytes(101)))
         assert rig.heard() == [Close(1, CloseCause.LIMIT)]
         assert answer(rig.client(CONNECT)).startswith("HTTP/1.1 503 ")
+
+
+def test_the_app_is_told_where_the_proxy_is_and_of_its_own_authorities_only(rig: Rig, tmp_path: Path) -> None:
+    limits = Limits(memory_bytes=1, disk_bytes=1, seconds=1, processes=1)
+    spec = SandboxSpec(("a",), {"HOME": "/tmp", "HTTPS_PROXY": "http://elsewhere"}, (), "/", limits)
+    assert not spec.online
+    bare = connect(spec, rig.tunnels, tmp_path)
+    assert bare.online
+    assert bare.companions == (rig.tunnels,)
+    url = rig.tunnels.url
+    proxy = {"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": "", "NODE_USE_ENV_PROXY": "1"}
+    assert dict(bare.environment) == {"HOME": "/tmp", **proxy}
+    (tmp_path / "certifi").mkdir()
+    (tmp_path / "certifi" / "cacert.pem").write_text("public authorities")
+    assert connect(spec, rig.tunnels, tmp_path).environment["SSL_CERT_FILE"] == "/opt/iapp/lib/certifi/cacert.pem"
+    assert "SSL_CERT_FILE" not in connect(spec, rig.tunnels, None).environment
 
 
 def test_it_may_be_closed_at_any_time() -> None:
