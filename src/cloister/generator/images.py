@@ -13,7 +13,7 @@ import shlex
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -106,6 +106,17 @@ def load_image(path: Path) -> BuiltBundle:
         raise DecodeError(f"{path} is no archive of an image: {quoted(str(error))}") from error
     config = parse_config(parse_document(raw), machine=this_machine(), layers=len(parts.layers))
     return BuiltBundle(path, Bytes32(f"0x{digest}"), path.stat().st_size, config.manifest)
+
+
+def read_published(chunks: Iterable[bytes], digest: Bytes32) -> Manifest:
+    """What the image of ``digest`` says of itself, in an archive from somewhere: every part of it is proved.
+
+    Raises:
+        DecodeError, TooLarge: no such archive. VerificationError: another image. NotFound: it is for other machines.
+    """
+    with tempfile.TemporaryDirectory(prefix="cloister-image-") as temporary:
+        blobs = receive_blobs(chunks, Path(temporary) / "blobs")
+        return read_image(blobs, digest.raw)[1].manifest
 
 
 def _find_file(folder: Path, settings: Settings) -> Path:

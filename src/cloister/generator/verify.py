@@ -19,11 +19,15 @@ from cloister.errors import DecodeError, NotFound, VerificationError
 from cloister.generator.archive import BuiltBundle
 from cloister.generator.bundle import build_bundle
 from cloister.generator.packages import COMPILER_NAME
-from cloister.protocol.bundles import Manifest
+from cloister.protocol.bundles import Language, Manifest
 from cloister.protocol.codec import Bytes32
 
 _COMPILER_CAP = 100
 _SHORT = 16
+_IMAGE_NOTE = (
+    "a container image is compared as a whole: another base image behind the same tag, another program that builds, or "
+    "anything that a RUN line fetches gives another digest"
+)
 
 
 class Where(StrEnum):
@@ -130,6 +134,8 @@ def verify_source(
         built = build_bundle(folder, work / "here.bundle", tell=tell)
         if built.digest == checksum:
             return Verification(checksum, built.digest)
+        if built.manifest.language is Language.CONTAINER:
+            return Verification(checksum, built.digest, notes=(_IMAGE_NOTE,))
         tell("the digests differ: fetching the deployed bundle to say what differs")
         deployed = _unpack(fetch(), work / "deployed", checksum)
         here = _unpack_built(built, work / "here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,9 @@ def list_(session: Session, owner: str | None, folder: Path) -> None:
 def _read_manifest(apps: IApps, app: App, *, check: bool) -> tuple[Manifest | None, str]:
     """The manifest in the deployed bundle, and in words what is proved of it."""
     from cloister.enclave.bundle import read_manifest
+    from cloister.enclave.images.archive import looks_like_archive
     from cloister.errors import CloisterError
+    from cloister.generator.images import read_published
     from cloister.protocol.bundles import MANIFEST_CAP
 
     hashed = hashlib.sha256()
@@ -140,9 +143,17 @@ def _read_manifest(apps: IApps, app: App, *, check: bool) -> tuple[Manifest | No
             hashed.update(chunk)
             yield chunk
 
+    chunks: Iterator[bytes]
+
     try:
         whole = check or apps.bundle_size(app.address) <= _CHECKED
         chunks = counted(apps.open_bundle(app.address, length=None if whole else 2 * MANIFEST_CAP))
+        first = next(chunks, b"")
+        if looks_like_archive(first):
+            if not whole:
+                return None, "a container image; --check reads all of it and proves the digest"
+            return read_published(chain([first], chunks), app.checksum), "the image in storage is what the chain names"
+        chunks = chain([first], chunks)
         manifest = read_manifest(chunks)
         if not whole:
             return manifest, "read from storage by the content's address; --check reads all and proves the digest"
