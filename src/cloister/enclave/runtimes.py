@@ -7,14 +7,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.enclave.bundle import LIBRARY_TARGET, SOURCE_TARGET, Bundle
 from cloister.enclave.causes import AppError, Cause
 from cloister.enclave.filesystem import NODE_PREFIX, Mount, Root
 from cloister.enclave.images.image import Image
-from cloister.enclave.launching import is_gvisor
 from cloister.protocol.bundles import Language, Manifest
 
 SUPPORT_TARGET = "/opt/cloister"
@@ -24,8 +23,6 @@ NODE_MODULES = "node_modules"
 NODE_MODULES_TARGET = "/node_modules"
 """Where Node looks for packages last, from wherever a file of the iApp lies; for ``import`` there is no search path."""
 NODE_PLACES = (f"{NODE_PREFIX}/bin/node", "/usr/bin/node", "/usr/local/bin/node")
-CONTAINER_USER = 1000
-"""Who an image's root is where nobody may be root."""
 _NODE_SECONDS = 20.0
 _VERSION = re.compile(r"v([0-9]{1,3})\.[0-9]+\.[0-9]+")
 
@@ -64,10 +61,6 @@ def find_interpreter(app: Bundle | Image, support: tuple[Mount, ...]) -> Interpr
 
 
 def _image(image: Image, support: tuple[Mount, ...]) -> Interpreter:
-    root = image.root
-    if is_gvisor() and 0 in (root.user, root.group):
-        # There is no user namespace, so nobody is root there.
-        root = replace(root, user=root.user or CONTAINER_USER, group=root.group or CONTAINER_USER)
     return Interpreter(
         command=image.entrypoint,
         environment=image.environment,
@@ -75,7 +68,7 @@ def _image(image: Image, support: tuple[Mount, ...]) -> Interpreter:
         wide=True,
         arguments=image.command,
         directory=image.directory,
-        root=root,
+        root=image.root,
     )
 
 
