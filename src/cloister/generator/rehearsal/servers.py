@@ -1,15 +1,12 @@
 """Mock servers of a rehearsal: programs in ``mock/`` that stand where an iApp's hosts of the network would be.
 
-Each is started with a port number as its one argument, listens there on 127.0.0.1, and is ended with everything that it
-started. Where the iApp's own process dies, the kernel ends it.
+Each is started with a port number as its one argument and listens there on 127.0.0.1. It runs in a pid namespace of its
+own, which the kernel ends with all in it when the rehearsal is over or dies.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -20,13 +17,11 @@ from pathlib import Path
 
 from cloister.errors import InputError, UnavailableError, quoted
 from cloister.generator.rehearsal.data import find_path
+from cloister.worker.programs import find_program
 
 START_SECONDS = 20.0
-_STOP_SECONDS = 2.0
 _POLL = 0.02
 _ADDRESS = re.compile(r"([A-Za-z0-9.-]+):([0-9]{1,5})")
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 Places = dict[str, str]
 """``host:port`` as an iApp names it -> the ``host:port`` where it is led."""
@@ -72,20 +67,16 @@ def _free_port() -> int:
 
 
 def _start(program: Path, port: int, said: Path) -> subprocess.Popen[bytes]:
+    command = [find_program("bwrap", "bubblewrap"), "--dev-bind", "/", "/", "--unshare-pid", "--die-with-parent", "--"]
     with said.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, str(program), str(port)],
+            [*command, sys.executable, str(program), str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=program.parent,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, and no lock is taken
         )
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _await(name: str, process: subprocess.Popen[bytes], port: int, said: Path, deadline: float) -> None:
@@ -104,9 +95,5 @@ def _await(name: str, process: subprocess.Popen[bytes], port: int, said: Path, d
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it started."""
-    for number, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+    process.kill()
+    process.wait()
