@@ -56,15 +56,20 @@ def test_it_understands_the_sandboxs_own_options(tmp_path: Path, online: bool) -
         ([*LEAST, "--chdir"], "--chdir lacks a value"),
         ([*LEAST, "--ro-bind", "/usr"], "--ro-bind lacks a value"),
         (LEAST, "a command"),
-        ([*LEAST, "--uid", "0", "--", "/bin/true"], "not root's"),
-        (["--unshare-all", "--", "/bin/true"], "not root's"),
+        (["--unshare-all", "--", "/bin/true"], "a user"),
         (["--uid", "1000", "--gid", "1000", "--", "/bin/true"], "a pid namespace"),
-        (["--unshare-net", "--uid", "1000", "--gid", "0", "--", "/bin/true"], "not root's"),
     ],
 )
 def test_what_it_does_not_know_or_would_be_too_little_is_refused(arguments: list[str], reason: str) -> None:
     with pytest.raises(jail.JailError, match=reason):
         jail.parse_plan(arguments)
+
+
+def test_an_images_root_is_nobody_to_the_kernel() -> None:
+    understood = jail.parse_plan(["--unshare-all", "--uid", "0", "--gid", "0", "--", "/bin/true"])
+    assert understood.owner == (jail.MAPPED, jail.MAPPED)
+    assert plan().owner == (1000, 1000)
+    assert jail.kernel_ids(33, 0) == (33, jail.MAPPED)
 
 
 def test_links_of_the_tree_lead_nowhere_else(tmp_path: Path) -> None:

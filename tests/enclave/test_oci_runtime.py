@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.enclave import test_hostile_iapp as hostile
 from tests.enclave import test_runtime as interface
+from tests.enclave.images import test_running as images
 from tests.enclave.test_runtime import until
 from tests.enclave.world import TestPlatform, World
 
@@ -353,6 +354,25 @@ def test_several_at_once(platform: TestPlatform, tmp_path: Path, runtime: OciRun
 @pytest.mark.nightly
 def test_ordinary_python_works(world: Make, runtime: OciRuntime) -> None:
     hostile.test_ordinary_python_works(world, runtime)
+
+
+@pytest.mark.nightly
+def test_root_of_an_image_is_root_without_rights(world: Make, runtime: OciRuntime) -> None:
+    script = (
+        "id -u; echo kept > /etc/own; cat /etc/own; grep Cap /proc/self/status; cat /proc/self/uid_map\n"
+        "(echo x > /dev/new) 2>&1 || true; (echo x > /proc/sys/kernel/hostname) 2>&1 || true; kill -9 1 2>&1 || true; echo $$"
+    )
+    image = images.shell(images.base.__wrapped__(), "{ " + script + "; } > /iexec_out/result.txt\n", User="0:0")
+    done = images.run_image(world, image, runtime)
+    assert done.outcome is not None
+    lines = done.files()["result.txt"].decode().splitlines()
+    assert lines[:2] == ["0", "kept"]
+    assert [line.split()[1].strip("0") for line in lines if line.startswith("Cap")] == [""] * 4
+    assert ["0", "0", "1"] in [line.split() for line in lines] or ["0", "100000", "1"] in [
+        line.split() for line in lines
+    ]
+    assert sum("ermission denied" in line for line in lines) >= 2
+    assert int(lines[-1]) > 1
 
 
 @pytest.mark.nightly

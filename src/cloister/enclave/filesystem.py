@@ -54,9 +54,9 @@ class Root(Protocol):
         """How many files, folders and links it has."""
         ...
 
-    def write(self, root: int, *, give: bool) -> None:
-        """Write it into the folder of this descriptor, once. ``give`` it to its user, where that is another than the
-        agent's own. May raise OSError.
+    def write(self, root: int, *, owner: tuple[int, int] | None) -> None:
+        """Write it into the folder of this descriptor, once. ``owner``: the user and group that it
+        is given to, where they are others than the agent's own. May raise OSError.
         """
         ...
 

@@ -9,7 +9,7 @@ read-only again, there is no ``pivot_root``. What it has is enough for the same 
 
 | bubblewrap | here |
 |---|---|
-| user namespace | a user id of its own, no capability, ``no_new_privs``, the same filter of system calls |
+| user namespace | a user id of its own, no capability, ``no_new_privs``, the same filter; for root of an image, that too |
 | mount namespace and ``pivot_root`` | a fresh tree and ``chroot``; no descriptor leads out of it |
 | remount read-only | what is read-only belongs to root, and what others may write there is taken from them |
 | pid, ipc, uts, network namespaces | the same |
@@ -35,13 +35,16 @@ from typing import NoReturn
 
 ROOT = "/jail"
 """Where the tree of the iApp is built: an empty folder of the enclave's read-only root."""
+MAPPED = 100_000
+"""What this kernel knows an iApp's user or group 0 as; to the iApp it is 0."""
 SCRATCH = "/tmp"  # noqa: S108  # the enclave's own memory
 
-_NEW_UTS, _NEW_IPC, _NEW_PID, _NEW_NET = 0x04000000, 0x08000000, 0x20000000, 0x40000000
+_NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_PID, _NEW_NET = 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 8, 32, 4096
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 24, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITIES = 41
+_CAPABILITY_VERSION = 0x20080522
 _INSTRUCTION = 8
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
@@ -101,6 +104,16 @@ class Plan:
     steps: list[Step] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
 
+    @property
+    def owner(self) -> tuple[int, int]:
+        """User and group as this kernel knows them."""
+        return kernel_ids(self.user, self.group)
+
+
+def kernel_ids(user: int, group: int) -> tuple[int, int]:
+    """What the agent must give a file to, for it to be this user's and group's in the sandbox."""
+    return user or MAPPED, group or MAPPED
+
 
 def parse_plan(arguments: list[str]) -> Plan:
     """Understand bubblewrap's options.
@@ -131,8 +144,8 @@ def parse_plan(arguments: list[str]) -> Plan:
             mode = size = None
         else:
             _set_value(plan, word, words)
-    if not plan.command or plan.user <= 0 or plan.group <= 0 or not plan.namespaces & _NEW_PID:
-        raise JailError("a command, a user and a group that are not root's, and a pid namespace must be given")
+    if not plan.command or plan.user < 0 or plan.group < 0 or not plan.namespaces & _NEW_PID:
+        raise JailError("a command, a user, a group, and a pid namespace must be given")
     return plan
 
 
@@ -266,7 +279,7 @@ def _mount_memory(step: Step, place: str, plan: Plan, *, writable: bool) -> None
     _make_folder(place)
     options = f"mode={step.mode:04o}" if writable else "mode=0755"
     if writable:
-        options += f",uid={plan.user},gid={plan.group}"
+        options += ",uid={},gid={}".format(*plan.owner)
     options += f",size={4096 if step.size is None else step.size}"
     _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
 
@@ -358,15 +371,8 @@ def _become(plan: Plan, environment: dict[str, str], program: bytes) -> int:
         os.close(handle)
     if plan.new_session:
         os.setsid()
-    os.chroot(ROOT)
+    _become_user(plan)
     os.chdir(plan.directory)
-    for number in range(_CAPABILITIES):
-        _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0)  # without CAP_SETPCAP it stays, and is of no use
-    os.setgroups([])
-    os.setresgid(plan.group, plan.group, plan.group)
-    os.setresuid(plan.user, plan.user, plan.user)
-    if os.getresuid() != (plan.user,) * 3 or os.getresgid() != (plan.group,) * 3:
-        raise JailError("the user did not change")
     if plan.dies_with_parent:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -377,6 +383,40 @@ def _become(plan: Plan, environment: dict[str, str], program: bytes) -> int:
         holder = ctypes.create_string_buffer(header, len(header))
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(holder))
     os.execvpe(plan.command[0], plan.command, environment)  # noqa: S606
+
+
+def _become_user(plan: Plan) -> None:
+    """Enter the tree as its user, for good."""
+    user, group = plan.owner
+    mapped = (user, group) != (plan.user, plan.group)
+    if not mapped:
+        os.chroot(ROOT)
+    _drop_bounding()
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    if mapped:
+        # Not possible from within another root; and then it takes the new namespace's own right to enter one.
+        if _libc.unshare(ctypes.c_int(_NEW_USER)) != 0:
+            raise JailError(f"no namespace for the user: {_reason()}")
+        _prctl(_PR_SET_DUMPABLE, 1)  # or its own files in /proc would not be its own
+        for name, text in (("gid_map", f"{plan.group} {group} 1"), ("uid_map", f"{plan.user} {user} 1")):
+            handle = os.open(f"{ROOT}/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(handle, text.encode())
+            os.close(handle)
+        os.chroot(ROOT)
+        _drop_bounding()
+    # struct __user_cap_header_struct, and two of __user_cap_data_struct.
+    header = ctypes.create_string_buffer(struct.pack("II", _CAPABILITY_VERSION, 0))
+    if _libc.capset(header, ctypes.create_string_buffer(24)) != 0:
+        raise JailError(f"capabilities stay: {_reason()}")
+    if os.getresuid() != (plan.user,) * 3 or os.getresgid() != (plan.group,) * 3:
+        raise JailError("the user did not change")
+
+
+def _drop_bounding() -> None:
+    for number in range(_CAPABILITIES):
+        _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0)  # without CAP_SETPCAP it stays, and is of no use
 
 
 def _as_child(work: object) -> NoReturn:

@@ -42,6 +42,10 @@ class Launcher:
             words += ["--setenv", name, value]
         return [*self.program, "--args", give("".join(f"{word}\0" for word in words).encode(errors="surrogateescape"))]
 
+    def owner(self, user: int, group: int) -> tuple[int, int] | None:
+        """What the agent gives an image's files to, for them to be this user's inside; None where they are so already."""
+        return None if self.tree is None else jail.kernel_ids(user, group)
+
     def root(self, init: int) -> str:
         """Where the agent sees the iApp's files, when ``init`` is the sandbox's first process."""
         return f"/proc/{init}/root" if self.tree is None else self.tree

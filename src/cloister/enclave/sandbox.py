@@ -273,7 +273,7 @@ class _Supervised:
             if self._root is None:
                 self._scratch = os.open(SCRATCH[1:], flags, dir_fd=root)
             else:
-                self._root.write(root, give=self._launcher.tree is not None)
+                self._root.write(root, owner=self._launcher.owner(self._root.user, self._root.group))
                 self._scratch = os.dup(root)
                 self._given = self._root.entries
             os.write(self._gate, b"\n")

@@ -79,7 +79,7 @@ def written(image: Image, tmp_path: Path) -> Path:
     root = tmp_path / "root"
     root.mkdir()
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    image.root.write(handle, give=False)
+    image.root.write(handle, owner=None)
     os.close(handle)
     return root
 

@@ -43,13 +43,12 @@ class ImageRoot:
         """How many files, folders and links it has."""
         return self.layers.tree.nodes()
 
-    def write(self, root: int, *, give: bool) -> None:
+    def write(self, root: int, *, owner: tuple[int, int] | None) -> None:
         """Write all of it below the folder ``root`` is a descriptor of. Once only.
 
         Raises:
             OSError: there is no room, or the folder is not empty but for what is covered.
         """
-        owner = (self.user, self.group) if give else None
         written = _Written(self.layers, root, frozenset(self.covered), owner)
         written.fill(root, self.layers.tree.root, "")
         written.settle(root, _folder_mode(self.layers.tree.root.mode))
