@@ -13,13 +13,22 @@ from pathlib import Path
 
 import pytest
 from tests.generator.wheels import add_wheel, offline_index, write_app
+from tests.support.images import HandMade, entry, layer, symlink
 
 from cloister.errors import DecodeError, NotFound, VerificationError
 from cloister.generator.archive import BuiltBundle
 from cloister.generator.bundle import build_bundle
 from cloister.generator.interpreters import find_interpreter
 from cloister.generator.locking import lock_folder
-from cloister.generator.verify import FileDifference, ManifestDifference, Verification, Where, verify_source
+from cloister.generator.verify import (
+    FileDifference,
+    ManifestDifference,
+    Verification,
+    Where,
+    compare_sides,
+    open_side,
+    verify_source,
+)
 from cloister.protocol.codec import Bytes32
 
 
@@ -129,7 +138,7 @@ def test_storage_that_has_something_else_proves_nothing(tmp_path: Path) -> None:
         verify_source(here, deployed.digest, lambda: iter([other.path.read_bytes() + b"\0" * 512]))
     image = b"no bundle at all" * 100
     digest = Bytes32.from_raw(hashlib.sha256(image).digest())
-    with pytest.raises(DecodeError, match="what is deployed is no bundle"):
+    with pytest.raises(DecodeError, match="what is deployed is neither a bundle nor an image"):
         verify_source(here, digest, lambda: iter([image]))
 
 
@@ -147,3 +156,37 @@ def test_an_archive_written_otherwise_is_said_to_be_one(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"no iapp\.toml"):
         verify_source(tmp_path, Bytes32("0x" + "ab" * 32), lambda: iter([]))
+
+
+def test_images_are_compared_file_by_file(tmp_path: Path) -> None:
+    shared = entry("bin/tool", b"tool", mode=0o755)
+    config = {"Cmd": ["/bin/tool"], "Env": ["A=1"]}
+    here = HandMade([layer(shared, entry("app/main", b"one"), symlink("app/link", "main"))], config)
+    deployed = HandMade(
+        [layer(shared, entry("app/main", b"two"), symlink("app/link", "other")), layer(entry("app/backdoor", b"!"))],
+        config | {"Env": ["A=2"]},
+    )
+    sides = [
+        open_side([image.archive()], tmp_path / name, Bytes32.from_raw(image.digest))
+        for name, image in (("here", here), ("deployed", deployed))
+    ]
+    outcome = compare_sides(*sides, Bytes32.from_raw(here.digest), Bytes32.from_raw(deployed.digest))
+    assert not outcome.matches
+    assert outcome.manifest_differences == (ManifestDifference("image.environment.A", "1", "2"),)
+    assert {item.name: item.where for item in outcome.files} == {
+        "/app/backdoor": Where.DEPLOYED,
+        "/app/link": Where.BOTH,
+        "/app/main": Where.BOTH,
+    }
+    json.dumps(outcome.to_json())
+    with pytest.raises(VerificationError):
+        open_side([here.archive()], tmp_path / "wrong", Bytes32.from_raw(deployed.digest))
+
+
+def test_an_app_that_cannot_be_fetched_does_not_match_all_the_same(tmp_path: Path) -> None:
+    def gone() -> Iterator[bytes]:
+        raise NotFound("no content at /ipfs/Qm")
+
+    outcome = verify_source(write_app(tmp_path / "a"), Bytes32("0x" + "ab" * 32), gone)
+    assert not outcome.matches
+    assert outcome.notes == ("what differs is not known: no content at /ipfs/Qm",)

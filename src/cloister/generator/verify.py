@@ -1,21 +1,26 @@
 """Proving that a deployed app is a given source: the source is built anew, and its digest is the one on chain.
 
-What differs is told when it is not. What is proved is equality of code; whether the code does what its author says is for
-a reader of the source, and that an enclave ran it is what a receipt proves.
+An app is a bundle or a container image; what an image has for a digest is that of its manifest. What differs is told when
+they do. What is proved is equality of code; whether the code does what its author says is for a reader of the source, and
+that an enclave ran it is what a receipt proves.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cloister.enclave.bundle import LIBRARY_DIRECTORY, Bundle, unpack_bundle
-from cloister.errors import DecodeError, NotFound, VerificationError
+from cloister.enclave.bundle import BLOCK, LIBRARY_DIRECTORY, unpack_bundle
+from cloister.enclave.images.archive import looks_like_archive
+from cloister.enclave.images.image import unpack_image
+from cloister.enclave.images.tree import Directory, File, Node
+from cloister.errors import DecodeError, Denied, InputError, NotFound, UnavailableError, VerificationError
 from cloister.generator.archive import BuiltBundle
 from cloister.generator.bundle import build_bundle
 from cloister.generator.packages import COMPILER_NAME
@@ -24,9 +29,10 @@ from cloister.protocol.codec import Bytes32
 
 _COMPILER_CAP = 100
 _SHORT = 16
+_PIECE = 1 << 20
 _IMAGE_NOTE = (
-    "a container image is compared as a whole: another base image behind the same tag, another program that builds, or "
-    "anything that a RUN line fetches gives another digest"
+    "another base image behind the same tag, another program that builds, or anything that a RUN line fetches gives "
+    "another image"
 )
 
 
@@ -112,6 +118,16 @@ class Verification:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two that are compared. ``files``: size and SHA-256 of each; ``start``: how an image is started."""
+
+    manifest: Manifest
+    files: Mapping[str, tuple[int, str]]
+    compiler: str | None = None
+    start: Mapping[str, object] = field(default_factory=dict)
+
+
 def verify_source(
     folder: Path,
     checksum: Bytes32,
@@ -119,14 +135,14 @@ def verify_source(
     *,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verification:
-    """Build ``folder`` and compare it with the deployed bundle of ``checksum``, which ``fetch`` downloads: only where the
+    """Build ``folder`` and compare it with the deployed app of ``checksum``, which ``fetch`` downloads: only where the
     digests differ, and then it is proved to be the deployed one before it is read.
 
     A bundle of another Python is built again with that Python where it is on this machine.
 
     Raises:
-        VerificationError: what storage has is not what is deployed. DecodeError: what is deployed is no bundle.
-        whatever ``build_bundle`` and ``fetch`` raise.
+        VerificationError: what storage has is not what is deployed. DecodeError: what is deployed is neither a bundle nor
+        an image. whatever ``build_bundle`` raises.
     """
     folder = folder.resolve()
     with tempfile.TemporaryDirectory(prefix="cloister-verify-") as temporary:
@@ -134,31 +150,34 @@ def verify_source(
         built = build_bundle(folder, work / "here.bundle", tell=tell)
         if built.digest == checksum:
             return Verification(checksum, built.digest)
-        if built.manifest.language is Language.CONTAINER:
-            return Verification(checksum, built.digest, notes=(_IMAGE_NOTE,))
-        tell("the digests differ: fetching the deployed bundle to say what differs")
-        deployed = _unpack(fetch(), work / "deployed", checksum)
-        here = _unpack_built(built, work / "here")
-        notes: list[str] = []
-        compiler = _compiler(deployed)
-        if compiler is not None and compiler != _compiler(here):
-            tell(f"the deployed libraries were compiled by {compiler}: building again with it")
+        tell("the digests differ: fetching what is deployed to say what differs")
+        try:
+            deployed = _open(fetch(), work / "deployed", checksum)
+        except (NotFound, InputError, UnavailableError, Denied) as error:
+            return Verification(checksum, built.digest, notes=(f"what differs is not known: {error.message}",))
+        here = _open_built(built, work / "here")
+        notes = [_IMAGE_NOTE] if built.manifest.language is Language.CONTAINER else []
+        if deployed.compiler is not None and deployed.compiler != here.compiler:
+            tell(f"the deployed libraries were compiled by {deployed.compiler}: building again with it")
             try:
                 built = build_bundle(
-                    folder, work / "again.bundle", runtime=deployed.manifest.runtime, compiler=compiler
+                    folder, work / "again.bundle", runtime=deployed.manifest.runtime, compiler=deployed.compiler
                 )
             except NotFound as error:
                 notes.append(f"{error.message}: its compiled libraries cannot be made here")
             else:
                 if built.digest == checksum:
-                    return Verification(checksum, built.digest, notes=(f"built with {compiler}",))
-                here = _unpack_built(built, work / "again")
-        return _compare(here, deployed, built, checksum, tuple(notes))
+                    return Verification(checksum, built.digest, notes=(f"built with {deployed.compiler}",))
+                here = _open_built(built, work / "again")
+        return compare_sides(here, deployed, built.digest, checksum, tuple(notes))
 
 
 def compare_manifests(here: Manifest, deployed: Manifest) -> tuple[ManifestDifference, ...]:
     """The members that differ, those of ``resources`` one by one."""
-    mine, theirs = _flat(here.to_json()), _flat(deployed.to_json())
+    return _different(_flat(here.to_json()), _flat(deployed.to_json()))
+
+
+def _different(mine: Mapping[str, object], theirs: Mapping[str, object]) -> tuple[ManifestDifference, ...]:
     return tuple(
         ManifestDifference(name, mine.get(name), theirs.get(name))
         for name in sorted(mine.keys() | theirs.keys())
@@ -166,9 +185,10 @@ def compare_manifests(here: Manifest, deployed: Manifest) -> tuple[ManifestDiffe
     )
 
 
-def _unpack(chunks: Iterable[bytes], staging: Path, checksum: Bytes32) -> Bundle:
+def _open(chunks: Iterable[bytes], staging: Path, checksum: Bytes32) -> Side:
+    """Unpack what is deployed, proving that it is."""
     try:
-        return unpack_bundle(chunks, staging, expected_digest=checksum.raw)
+        return open_side(chunks, staging, checksum)
     except VerificationError as error:
         raise VerificationError(
             "storage does not hold what was deployed: its bytes have another digest than the one on chain",
@@ -177,22 +197,83 @@ def _unpack(chunks: Iterable[bytes], staging: Path, checksum: Bytes32) -> Bundle
         ) from error
     except DecodeError as error:
         raise DecodeError(
-            f"what is deployed is no bundle: {error.message}", hint="cloister iapp show ADDRESS tells what it is"
+            f"what is deployed is neither a bundle nor an image: {error.message}",
+            hint="cloister iapp show ADDRESS tells what it is",
         ) from error
 
 
-def _unpack_built(built: BuiltBundle, staging: Path) -> Bundle:
+def _open_built(built: BuiltBundle, staging: Path) -> Side:
     with built.path.open("rb") as file:
-        return unpack_bundle(iter(lambda: file.read(1 << 20), b""), staging, expected_digest=built.digest.raw)
+        return open_side(iter(lambda: file.read(_PIECE), b""), staging, built.digest)
 
 
-def _compare(
-    here: Bundle, deployed: Bundle, built: BuiltBundle, checksum: Bytes32, notes: tuple[str, ...]
+def open_side(chunks: Iterable[bytes], staging: Path, digest: Bytes32) -> Side:
+    """Unpack a bundle or an image's archive into ``staging``, a new folder, and prove that it is the one of ``digest``.
+
+    Raises:
+        DecodeError, TooLarge, VerificationError, NotFound: as ``unpack_bundle`` and ``unpack_image``.
+    """
+    stream = iter(chunks)
+    start = b""
+    for chunk in stream:
+        start += chunk
+        if len(start) >= BLOCK:
+            break
+    whole = chain([start], stream)
+    if looks_like_archive(start[:BLOCK]):
+        image = unpack_image(whole, staging, expected_digest=digest.raw)
+        settings = {
+            "image.entrypoint": list(image.entrypoint),
+            "image.command": list(image.command),
+            "image.directory": image.directory,
+        }
+        settings |= {f"image.environment.{name}": value for name, value in image.environment.items()}
+        layers = image.root.layers
+        files = dict(_image_files("", layers.tree.root, lambda node: layers.path(node.content)))
+        return Side(image.manifest, files, start=settings)
+    bundle = unpack_bundle(whole, staging, expected_digest=digest.raw)
+    compiler = bundle.library / COMPILER_NAME
+    named = compiler.read_bytes()[:_COMPILER_CAP].decode("utf-8", "replace").strip() if compiler.is_file() else None
+    return Side(bundle.manifest, dict(_bundle_files(bundle.root)), named)
+
+
+def _bundle_files(root: Path) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Executable or not follows from the content where a bundle was built here; in another's it may not, and then it
+    counts.
+    """
+    for path in root.rglob("*"):
+        if path.is_file():
+            status = path.stat()
+            mark = "" if bool(status.st_mode & 0o100) == _is_program(path) else " (executable bit)"
+            yield path.relative_to(root).as_posix(), (status.st_size, _hash(path) + mark)
+
+
+def _image_files(above: str, node: Directory, path: Callable[[File], Path]) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Modes count, and where symbolic links lead."""
+    waiting: list[tuple[str, Node]] = [(f"{above}/{name}", child) for name, child in node.children.items()]
+    while waiting:
+        name, here = waiting.pop()
+        if isinstance(here, Directory):
+            waiting += [(f"{name}/{inner}", child) for inner, child in here.children.items()]
+        elif isinstance(here, File):
+            yield name, (here.content.size, f"{_hash(path(here))} mode {here.content.mode:o}")
+        else:
+            digest = hashlib.sha256(here.target.encode("utf-8", "surrogateescape")).hexdigest()
+            yield name, (0, f"{digest} link")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare_sides(
+    here: Side, deployed: Side, digest: Bytes32, checksum: Bytes32, notes: tuple[str, ...] = ()
 ) -> Verification:
-    mine, theirs = _files(here), _files(deployed)
+    """Name what is not the same; ``digest`` is that of what is here, ``checksum`` of what is deployed."""
     differences = []
-    for name in sorted(mine.keys() | theirs.keys()):
-        left, right = mine.get(name), theirs.get(name)
+    for name in sorted(here.files.keys() | deployed.files.keys()):
+        left, right = here.files.get(name), deployed.files.get(name)
         if left == right:
             continue
         where = Where.BOTH if left and right else Where.HERE if left else Where.DEPLOYED
@@ -204,29 +285,14 @@ def _compare(
         differences.append(difference)
     return Verification(
         checksum,
-        built.digest,
-        compare_manifests(here.manifest, deployed.manifest),
+        digest,
+        (*compare_manifests(here.manifest, deployed.manifest), *_different(here.start, deployed.start)),
         tuple(differences),
-        _libraries(mine, theirs),
-        _compiler(here),
-        _compiler(deployed),
+        _libraries(here.files, deployed.files),
+        here.compiler,
+        deployed.compiler,
         notes,
     )
-
-
-def _files(bundle: Bundle) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file. Executable or not follows from the content where the bundle was built as here; in
-    another's it may not, so it counts as content.
-    """
-    found = {}
-    for path in bundle.root.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            status = path.stat()
-            mark = "" if bool(status.st_mode & 0o100) == _is_program(path) else " (executable bit)"
-            found[path.relative_to(bundle.root).as_posix()] = (status.st_size, digest + mark)
-    return found
 
 
 def _short(digest: str) -> str:
@@ -237,14 +303,6 @@ def _short(digest: str) -> str:
 def _is_program(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4).startswith((b"#!", b"\x7fELF"))
-
-
-def _compiler(bundle: Bundle) -> str | None:
-    path = bundle.library / COMPILER_NAME
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return file.read(_COMPILER_CAP).decode("utf-8", "replace").strip()
 
 
 def _libraries(

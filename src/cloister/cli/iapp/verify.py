@@ -100,7 +100,7 @@ def _draw_differences(outcome: Verification) -> None:
         )
         if len(outcome.files) > _SHOWN:
             click.echo(f"and {len(outcome.files) - _SHOWN} more: --json lists all")
-    elif not outcome.manifest_differences:
+    elif not outcome.manifest_differences and not outcome.notes:
         click.echo("every file is the same: the archive itself was written otherwise, by another version or by hand")
 
 
