@@ -113,6 +113,9 @@ class OciRuntime:
                 raise UnavailableError(f"the container did not start: {error.strerror}") from error
             undo.callback(self._discard, process, name)
             channel = _accept(listener, process)
+            if self._closed:
+                channel.close()
+                raise UnavailableError("no container is started any more")
             undo.pop_all()
         listener.close()
         shutil.rmtree(place, ignore_errors=True)  # nobody else may knock
