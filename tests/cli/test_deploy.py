@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -124,3 +126,42 @@ def test_a_deployment_killed_anywhere_is_finished_by_the_same_command(
     assert [offer["order_hash"] for offer in offers] == [app["order_hash"]]
     mine = [each for each in town.terminal.json("iapp", "list", "--as", "alice") if each["checksum"] == app["checksum"]]
     assert [each["address"] for each in mine] == [app["address"]]
+
+
+def test_on_a_terminal_it_asks(town: Town, project: Path) -> None:
+    (project / "mock").mkdir()
+    (project / "mock" / "run.toml").write_text('app_secret = "a mock one"\n')
+    (project / "settings.py").write_text("password = 'hunter2!'\n")
+    words = ["iapp", "deploy", str(project), "--price", "0.01 RLC", "--as", "alice"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        env=environment(town.terminal.home) | {"TERM": "dumb"},
+        cwd=town.terminal.home,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    seen = ""
+    answers = iter([("deploy all the same?", "y"), ("a run to anyone?", "y"), ("empty for none)", "s3cret-of-the-app")])
+    question, answer = next(answers)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            chunk = os.read(ours, 4096).decode(errors="replace")
+        except OSError:  # the other side is closed
+            break
+        seen += chunk
+        if question and question in seen:
+            os.write(ours, f"{answer}\n".encode())
+            question, answer = next(answers, ("", ""))
+    process.wait(20)
+    os.close(ours)
+    assert process.returncode == 0, seen
+    assert "settings.py:1" in seen
+    assert "s3cret-of-the-app" not in seen
+    assert "hunter2" not in seen
+    (kept,) = json.loads((project / ".cloister" / "deployments.json").read_text())["deployments"]
+    assert (kept["secret"], kept["order_hash"] is not None) == (True, True)

@@ -21,6 +21,8 @@ from cloister.generator.sources import source_files
 
 ALLOW = "not-a-secret"
 MAX_LEAKS = 1000
+_BESIDE = (SETTINGS_NAME, "Containerfile")
+"""What is no file of the app, and is in its manifest or its image all the same."""
 _FILE_CAP = 8 << 20
 """Of larger files the front is read."""
 _LINE_CAP = 20_000
@@ -112,18 +114,15 @@ class Leak:
 
 
 def find_leaks(folder: Path) -> tuple[Leak, ...]:
-    """Search what a bundle of ``folder`` would hold of the author's own files, and ``iapp.toml``.
+    """Search what a bundle of ``folder`` would hold of the author's own files, ``iapp.toml`` and the ``Containerfile``.
 
     Raises:
         InputError: a file that may not be in a bundle.
     """
     folder = folder.resolve()
     found: list[Leak] = []
-    settings = folder / SETTINGS_NAME
-    members = [
-        *((SETTINGS_NAME, settings) for _ in range(settings.is_file())),
-        *source_files(folder, node_modules.OUTSIDE),
-    ]
+    beside = [(name, folder / name) for name in _BESIDE if (folder / name).is_file()]
+    members = [*beside, *source_files(folder, node_modules.OUTSIDE)]
     for name, path in members:
         found += _file_leaks(name, path)
         if len(found) >= MAX_LEAKS:
