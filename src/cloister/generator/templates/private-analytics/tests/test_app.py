@@ -4,6 +4,7 @@ from math import sinh
 from pathlib import Path
 from statistics import mean
 
+import duckdb
 import pytest
 from budget import Number, parse_budget
 from main import answer, load_table
@@ -101,6 +102,15 @@ def test_conditions_mean_what_they_say() -> None:
     plan = parse_query(f"SELECT COUNT(*) FROM data {where}", BUDGET)
     truth = database.execute(f"SELECT COUNT(*) FROM data {where}").fetchall()
     assert database.execute(f"SELECT COUNT(*) FROM data WHERE {plan.condition}", plan.constants).fetchall() == truth
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT * FROM read_text('/etc/hostname')", "COPY data TO '/tmp/rows.csv'", "SET threads = 64"]
+)
+def test_even_sql_that_slipped_through_would_find_the_door_shut(statement: str) -> None:
+    database = load_table(DATA / "people.parquet", BUDGET)
+    with pytest.raises(duckdb.Error, match=r"disabled|locked"):
+        database.execute(statement)
 
 
 def test_a_table_without_a_budget_is_refused_in_plain_words() -> None:
