@@ -89,8 +89,7 @@ class OciRuntime:
 
     def launch(self, spec: EnclaveSpec) -> EnclaveProcess:
         """Start an agent in a container and wait until it has connected."""
-        if self._closed:
-            raise UnavailableError("no container is started any more")
+        self._check_open()
         number = next(self._numbers)
         name = f"{self._names}{number}"
         place = self._folder / f"channel-{number}"
@@ -113,13 +112,16 @@ class OciRuntime:
                 raise UnavailableError(f"the container did not start: {error.strerror}") from error
             undo.callback(self._discard, process, name)
             channel = _accept(listener, process)
-            if self._closed:
-                channel.close()
-                raise UnavailableError("no container is started any more")
+            undo.callback(channel.close)
+            self._check_open()  # closed meanwhile: nobody would end this one
             undo.pop_all()
         listener.close()
         shutil.rmtree(place, ignore_errors=True)  # nobody else may knock
         return OciProcess(process, channel, spec, name, self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnavailableError("no container is started any more")
 
     def remove(self, name: str) -> None:
         """End a container and whatever the engine keeps of it."""
