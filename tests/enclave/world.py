@@ -16,19 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.countersigner import countersign
 
-from cloister.attestation.collateral import Collateral, simulated_collateral
-from cloister.attestation.evidence import EvidenceKind, parse_evidence
+from cloister.attestation.collateral import Collateral
+from cloister.attestation.evidence import parse_evidence
 from cloister.attestation.policy import EnclavePolicy
 from cloister.attestation.report import ReportBinding, build_report_data
-from cloister.attestation.verifiers.simulated import build_platform_certificate, build_root, build_root_fingerprint
 from cloister.attestation.verify import appraise
-from cloister.enclave.attesters.simulated import build_platform
-from cloister.enclave.measurement import measure_agent
 from cloister.errors import CloisterError, NotFound
 from cloister.generator.bundle import BuiltBundle, build_bundle
+from cloister.generator.rehearsal.enclaves import ThrowawayPlatform
 from cloister.protocol.authorization import scheduler_authorization
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
 from cloister.protocol.countersigning import CountersignRequest, verify_countersign_request
@@ -66,21 +63,14 @@ class TestPlatform:
     __test__ = False
 
     def __init__(self) -> None:
-        now = int(time.time())
-        root_key, key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        validity = {"not_before": now - 3600, "not_after": now + 86400}
-        self.root = build_root(root_key, name="test root", serial=1, **validity)
-        self.certificate = build_platform_certificate(
-            root_key, self.root, key.public_key(), name="machine", serial=2, **validity
-        )
-        self.collateral = simulated_collateral([self.root])
-        self.spec = EnclaveSpec(Platform("simulated", build_platform(key.private_bytes_raw(), self.certificate)))
+        self._made = ThrowawayPlatform()
+        self.collateral = self._made.collateral
+        self.spec = EnclaveSpec(Platform("simulated", self._made.material))
 
     @property
     def policy(self) -> EnclavePolicy:
         """Trust the agent as it lies on disk now: its source may be edited while the tests run."""
-        roots = frozenset({build_root_fingerprint(self.root)})
-        return EnclavePolicy(EvidenceKind.SIMULATED, roots, frozenset({measure_agent()}))
+        return self._made.policy()
 
 
 class WorldPlatform(Protocol):

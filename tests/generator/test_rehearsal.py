@@ -12,7 +12,9 @@ from tests.generator.conftest import Project, Rehearse
 
 from cloister.enclave.causes import Cause
 from cloister.errors import InputError, NotFound
-from cloister.generator.rehearsal import Stage, rehearse
+from cloister.generator.rehearsal import Rehearsal, Stage, rehearse
+from cloister.generator.rehearsal.outcome import find_warnings
+from cloister.protocol.bundles import Manifest, Resources
 
 LOOK = """
 from cloister.datasets.reader import ProtectedDataReader, load_bulk
@@ -85,6 +87,26 @@ def test_a_bulk_goes_on_without_the_item_that_its_owner_refuses(run: Rehearse) -
     assert ended.cause is None, ended.stderr
     assert ended.json("seen.json")["bulk"] == [True, False, True]
     assert [item["status"] for item in ended.json("bulk.json")] == ["ok", "failed", "ok"]
+
+
+def test_a_purpose_is_asked_by_owners_only_and_refuses_items_of_a_bulk_one_by_one(run: Rehearse) -> None:
+    assert run(LOOK, how={"purpose": "marketing"}).cause is None
+    ended = run(LOOK, how={"purpose": "marketing", "bulk": [{"a": 1}, {"a": 2}]})
+    assert ended.cause is None, ended.stderr
+    assert [item["cause"] for item in ended.json("bulk.json")] == ["app-purpose-refused"] * 2
+
+
+def test_what_production_may_not_like_is_warned_of() -> None:
+    manifest = Manifest("tiny", "1", "main.py", resources=Resources(memory_mib=100, seconds=1000))
+    warned = find_warnings(Rehearsal(None, "", manifest, seconds=400.0, peak_memory_bytes=90 << 20), 0)
+    assert warned == (
+        "it ran 400 seconds; category 0 is for 300",
+        "it used 90 of the 100 MiB that its manifest asks for",
+    )
+    assert find_warnings(Rehearsal(None, "", manifest, seconds=900.0), 1) == (
+        "it ran 900.0 of the 1000 seconds that its manifest asks for",
+    )
+    assert find_warnings(Rehearsal(None, "", manifest, seconds=1.0), 0) == ()
 
 
 def test_mock_run_says_what_nobody_else_says(project: Project, stage: Stage) -> None:

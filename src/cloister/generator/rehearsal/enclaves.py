@@ -44,12 +44,12 @@ class ThrowawayPlatform:
         self._launched: frozenset[bytes] = frozenset()
 
     def note_launch(self) -> None:
-        """An agent is started now: it is the one that is trusted, whatever is saved over it while it waits."""
+        """An agent is started now: it is trusted, whatever is saved over it while it waits."""
         self._launched |= {measure_agent()}
 
     def policy(self) -> EnclavePolicy:
-        """Trust the agents that were started here."""
-        return EnclavePolicy(EvidenceKind.SIMULATED, self._roots, self._launched)
+        """Trust the agents that were started here, and the one that lies on disk now."""
+        return EnclavePolicy(EvidenceKind.SIMULATED, self._roots, self._launched | {measure_agent()})
 
 
 class Enclaves:

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cloister.attestation.evidence import EvidenceKind
+from cloister.errors import PolicyRejected, quoted
 from cloister.generator.bundle import BuiltBundle
 from cloister.generator.rehearsal.broker import Broker
 from cloister.generator.rehearsal.bundle import load_bundle
@@ -37,13 +39,16 @@ from cloister.generator.rehearsal.settings import (
     MockRun,
     load_mock_run,
 )
+from cloister.protocol.bundles import Manifest
 from cloister.protocol.codec import ZERO_ADDRESS, Address, Bytes32
 from cloister.protocol.params import build_params
-from cloister.protocol.policies import AccessPolicy
+from cloister.protocol.policies import AccessPolicy, PolicyFacts, check_policy
 from cloister.protocol.progress import ProgressMessage
 from cloister.protocol.releases import (
+    RefusedDataset,
     Release,
     ReleasedApp,
+    ReleasedDataset,
     ResultFormat,
     build_release,
 )
@@ -225,14 +230,16 @@ class _Performance:
         listener: Listener,
     ) -> None:
         sms = PrivateKey(os.urandom(32))
-        purposes = () if request.purpose is None else (request.purpose,)
-        access = AccessPolicy(os.urandom(16), purposes=purposes, max_result_bytes=request.max_result_bytes)
+        access = _build_access(props, request)
+        props = replace(props, bulk=_judge_bulk(props, access, request, bundle.manifest))
         self._props = props
         self._manifest = bundle.manifest
         self._result = result
         self._release = _build_release(props, bundle, request)
         build_release(self._release)  # too large is the caller's to hear, before anything starts
-        broker = Broker(platform, sms, self._release, access, request.purpose)
+        # A bulk's grants refuse their items, one by one; only the grant of a single data refuses the session.
+        single = AccessPolicy(os.urandom(16)) if props.dataset is None else access
+        broker = Broker(platform, sms, self._release, single, request.purpose)
         self._broker = broker
         self._host = RehearsalHost(
             broker, props.key, {**props.content, _APP_LOCATION: bundle.path}, result, listener, connector
@@ -289,6 +296,26 @@ class _Performance:
 
     def _progress(self) -> tuple[tuple[float | None, str], ...]:
         return tuple((said.fraction, said.message) for said in self._host.progress_heard)
+
+
+def _build_access(props: Props, request: Request) -> AccessPolicy:
+    """What the owners of the mock data allow. Where there are none, nobody asks for a purpose."""
+    purposes = () if request.purpose is None or (props.dataset is None and props.bulk is None) else (request.purpose,)
+    return AccessPolicy(os.urandom(16), purposes=purposes, max_result_bytes=request.max_result_bytes)
+
+
+def _judge_bulk(
+    props: Props, access: AccessPolicy, request: Request, manifest: Manifest
+) -> tuple[ReleasedDataset | RefusedDataset, ...] | None:
+    """The items of a bulk as an SMS releases or refuses them."""
+    if props.bulk is None:
+        return None
+    facts = PolicyFacts(int(time.time()), EvidenceKind.SIMULATED.value, request.purpose, manifest.purposes)
+    try:
+        check_policy(access, facts)
+    except PolicyRejected as error:
+        return tuple(RefusedDataset(item.address, error.code, quoted(error.message)) for item in props.bulk)
+    return props.bulk
 
 
 def _build_release(props: Props, bundle: BuiltBundle, request: Request) -> Release:
