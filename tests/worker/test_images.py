@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -46,6 +48,8 @@ class TinyRegistry:
 
     def answer(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
         self.asked.append((path, authorization))
+        if path == "/v2/":
+            return 200, {}, b""
         if path.startswith("/token"):
             return 200, {}, json.dumps({"token": TOKEN}).encode()
         if path.startswith("/elsewhere/"):
@@ -62,7 +66,7 @@ class TinyRegistry:
             return 404, {}, b""
         if "/blobs/" in path:
             return 307, {"Location": f"/elsewhere/{digest}"}, b""
-        return 200, {}, image.blobs[digest] + (b" " if self.swaps else b"")
+        return 200, {"Content-Type": image.media[0]}, image.blobs[digest] + (b" " if self.swaps else b"")
 
 
 @pytest.fixture
@@ -211,3 +215,20 @@ def test_what_names_no_image(text: str, registry: TinyRegistry, tmp_path: Path) 
     fetcher = ContentFetcher(LocalStore(tmp_path / "store"), allowed_networks=LOOPBACK)
     with pytest.raises(InputError):
         fetcher.fetch("docker.io/user/app", "input", 100, digest=bytes(32))
+
+
+def test_another_program_pulls_the_same_from_this_registry(
+    registry: TinyRegistry, image: HandMade, tmp_path: Path
+) -> None:
+    """That the registry here is one is not only our own word; and skopeo's archive is taken like ours."""
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        pytest.skip("skopeo is not installed")
+    registry.images["user/app"] = image
+    source = f"docker://127.0.0.1:{registry.port}/user/app@sha256:{image.digest.hex()}"
+    command = [skopeo, "copy", "--quiet", "--src-tls-verify=false", source, f"oci-archive:{tmp_path / 'skopeo.tar'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    archive = (tmp_path / "skopeo.tar").read_bytes()
+    taken = unpack_image([archive], tmp_path / "out", expected_digest=image.digest)
+    assert taken.command == ("/hello",)

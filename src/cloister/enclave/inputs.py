@@ -45,11 +45,16 @@ def fetch_app(host: HostChannel, location: str, digest: Bytes32, staging: Path) 
             return unpack_image(chunks, staging, expected_digest=digest.raw)
         return unpack_bundle(chunks, staging, expected_digest=digest.raw)
     except UnavailableError as error:
-        raise TaskError(Cause.APP_IMAGE_DOWNLOAD_FAILED, error.message) from error
+        raise TaskError(Cause.APP_IMAGE_DOWNLOAD_FAILED, _with_code(error)) from error
     except (RemoteError, InputError, NotFound) as error:
-        raise TaskError(Cause.APP_IMAGE_REFUSED, error.message) from error
+        raise TaskError(Cause.APP_IMAGE_REFUSED, _with_code(error)) from error
     except OSError as error:
         raise TaskError(Cause.APP_IMAGE_DOWNLOAD_FAILED, "the enclave has no room for the app") from error
+
+
+def _with_code(error: CloisterError) -> str:
+    """What is wrong with an image, by its name too: the cause is the same for all."""
+    return f"{error.code}: {error.message}" if error.code.startswith("image-") else error.message
 
 
 def _begin(chunks: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:

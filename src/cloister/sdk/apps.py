@@ -83,15 +83,25 @@ class IApps:
             counted(_hashed_file(bundle, checksum), "UPLOAD_BUNDLE", bundle.stat().st_size, self._tell)
         )
         self._tell(Progress("UPLOAD_BUNDLE", finished=True, detail=str(stored.cid)))
-        multiaddr = build_multiaddr(f"/ipfs/{stored.cid}")
-        digest = digest or Bytes32.from_raw(checksum.digest())
-        arguments = (connection.address, name, "DOCKER", multiaddr, digest, b"")
+        return self.register(f"/ipfs/{stored.cid}", digest or Bytes32.from_raw(checksum.digest()), name=name)
+
+    def register(self, location: str, digest: Bytes32, *, name: str) -> App:
+        """Register an app that lies somewhere already: a bundle or an image's archive in storage (``/ipfs/…``), or an image on a
+        public registry (``docker.io/user/app:1.0``, with the digest of its manifest or index). Enclaves run what has this digest.
+
+        Raises:
+            InputError: no location, or the name is empty.
+        """
+        if not name:
+            raise InputError("an app needs a name")
+        connection = self._connection
+        arguments = (connection.address, name, "DOCKER", build_multiaddr(location), digest, b"")
         address = connection.apps.predict_app(*arguments, block="latest")
         self._tell(Progress("DEPLOY_APP"))
         if connection.apps.owner_of_entry(address, block="latest") is None:
             connection.sender.send(connection.apps.create_app(*arguments), intent=f"app:{address}")
         self._tell(Progress("DEPLOY_APP", finished=True, detail=address))
-        return App(address, name, connection.address, f"/ipfs/{stored.cid}", digest)
+        return App(address, name, connection.address, location, digest)
 
     def publish(
         self,

@@ -76,6 +76,10 @@ class AsyncIApps:
         """Upload a bundle (``cloister iapp build``) and register it for the wallet. Deploying the same again gives the same app."""
         return await asyncio.to_thread(self._twin.deploy, bundle, name=name, digest=digest)
 
+    async def register(self, location: str, digest: Bytes32, *, name: str) -> App:
+        """Register an app that lies somewhere already: a bundle or an image's archive in storage (``/ipfs/…``), or an image on a"""
+        return await asyncio.to_thread(self._twin.register, location, digest, name=name)
+
     async def publish(
         self,
         app: str,
