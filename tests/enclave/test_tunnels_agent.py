@@ -18,13 +18,12 @@ from cloister.enclave.host import HostChannel
 from cloister.enclave.sandbox import Limits, SandboxSpec
 from cloister.enclave.tunnels import Tunnels, connect
 from cloister.errors import CloisterError, DecodeError, UnavailableError
-from cloister.protocol.channel import Frame, FrameParser, build_frame
+from cloister.protocol.channel import TUNNEL, Frame, FrameParser, build_frame
 from cloister.protocol.destinations import Destination
 from cloister.protocol.tunnels import (
     AT_ONCE,
     IDLE_SECONDS,
     IN_ALL,
-    KIND,
     PIECE,
     WINDOW,
     Close,
@@ -143,7 +142,7 @@ def test_a_host_that_uses_a_tunnel_before_it_is_open(rig: Rig, early: Tunnel) ->
 
 
 @pytest.mark.parametrize(
-    "frame", [Frame("chunk", {}, b"x"), Frame("end"), Frame("session", {}), Frame(KIND, {"op": "exec", "id": 1})]
+    "frame", [Frame("chunk", {}, b"x"), Frame("end"), Frame("session", {}), Frame(TUNNEL, {"op": "exec", "id": 1})]
 )
 def test_no_other_frame_belongs_here(rig: Rig, frame: Frame) -> None:
     rig.host.sendall(build_frame(frame))

@@ -23,12 +23,11 @@ from cloister.errors import (
     TooLarge,
     UnavailableError,
 )
-from cloister.protocol.channel import Frame
+from cloister.protocol.channel import TUNNEL, Frame
 from cloister.protocol.codec import Address
 from cloister.protocol.destinations import Destination
 from cloister.protocol.tunnels import (
     AT_ONCE,
-    KIND,
     PIECE,
     WINDOW,
     Close,
@@ -276,7 +275,9 @@ def test_no_order_of_frames_breaks_it(seed: int) -> None:
             with suppress(CloisterError):
                 rig.tell(message)
             with suppress(CloisterError):
-                rig.tunnels.take(Frame(KIND, {"op": chance.choice(["data", "x", "open"]), "id": chance.randint(-1, 9)}))
+                rig.tunnels.take(
+                    Frame(TUNNEL, {"op": chance.choice(["data", "x", "open"]), "id": chance.randint(-1, 9)})
+                )
         for frame in list(rig.frames):
             parse_tunnel(frame)
 

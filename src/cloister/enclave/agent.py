@@ -45,7 +45,6 @@ from cloister.enclave.runtimes import SUPPORT_ROOMS, SUPPORT_TARGET, find_interp
 from cloister.enclave.sandbox import Limits, SandboxRun, SandboxSpec, run_sandboxed
 from cloister.enclave.session import EnclaveKeys, Session, TaskHint, open_session, parse_task_hint
 from cloister.enclave.streams import Streams
-from cloister.enclave.tunnels import Tunnels, connect
 from cloister.errors import CloisterError, UnavailableError
 from cloister.protocol.codec import canonical_json, to_hex
 from cloister.protocol.params import RequestParams, parse_params
@@ -216,7 +215,10 @@ def _compute(
         host.send("report", {"status": "DATA_DOWNLOADED"})
         spec = _build_spec(app, release, params, inputs)
         if app.manifest.network:
-            spec = connect(spec, Tunnels(host, app.manifest.network), app.library if isinstance(app, Bundle) else None)
+            from cloister.enclave import tunnels  # most iApps have no network, and would wait for it
+
+            proxy = tunnels.Tunnels(host, app.manifest.network)
+            spec = tunnels.connect(spec, proxy, app.library if isinstance(app, Bundle) else None)
         pipe = open_pipe(host, session, keys, budget=_limit(release))
         run = run_sandboxed(attach(spec, pipe))
         ending.handle, ending.said = run.output, 0 if pipe is None else pipe.spent

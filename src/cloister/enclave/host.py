@@ -30,8 +30,7 @@ from typing import Any
 
 from cloister.enclave.causes import Cause, TaskError
 from cloister.errors import CloisterError, DecodeError, TooLarge, UnavailableError, quoted
-from cloister.protocol import tunnels
-from cloister.protocol.channel import Frame, FrameParser, build_frame
+from cloister.protocol.channel import TUNNEL, Frame, FrameParser, build_frame
 from cloister.protocol.codec import canonical_json
 
 CHANNEL_VERSION = 1
@@ -81,7 +80,7 @@ class HostChannel:
             while not self._waiting:
                 self._waiting += self._read(None if forever else self._timeout)
             frame = self._waiting.pop(0)
-            if frame.kind != tunnels.KIND:
+            if frame.kind != TUNNEL:
                 return self._check(frame, kinds)
 
     def receive_now(self, kind: str) -> list[Frame]:

@@ -38,6 +38,7 @@ from cloister.enclave.connect import (
 from cloister.enclave.host import HostChannel
 from cloister.enclave.sandbox import SandboxSpec
 from cloister.errors import DecodeError, UnavailableError
+from cloister.protocol.channel import TUNNEL
 from cloister.protocol.destinations import Destination
 from cloister.protocol.tunnels import (
     AT_ONCE,
@@ -45,7 +46,6 @@ from cloister.protocol.tunnels import (
     CONNECT_SECONDS,
     IDLE_SECONDS,
     IN_ALL,
-    KIND,
     PIECE,
     Close,
     CloseCause,
@@ -298,7 +298,7 @@ class Tunnels:
             self._tell(Close(connection.id, cause))
 
     def _host_ready(self, _key: selectors.SelectorKey, _events: int) -> None:
-        for frame in self._host.receive_now(KIND):
+        for frame in self._host.receive_now(TUNNEL):
             self._hear(parse_tunnel(frame))
 
     def _hear(self, message: Tunnel) -> None:

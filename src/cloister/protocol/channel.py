@@ -18,6 +18,8 @@ from cloister.protocol.codec import canonical_json, parse_json
 HEADER_CAP: Final = 64 * 1024
 BODY_CAP: Final = 4 * 1024 * 1024
 KIND_CAP: Final = 64
+TUNNEL: Final = "tunnel"
+"""The kind of frames that carry an iApp's connections (``protocol.tunnels``)."""
 _LENGTHS: Final = struct.Struct(">II")
 
 

@@ -23,11 +23,10 @@ from enum import StrEnum
 from typing import Final
 
 from cloister.errors import DecodeError, InputError, TooLarge, quoted
-from cloister.protocol.channel import Frame
+from cloister.protocol.channel import TUNNEL, Frame
 from cloister.protocol.codec import check_keys, parse_text, parse_uint
 from cloister.protocol.destinations import HOST_CAP, Destination
 
-KIND: Final = "tunnel"
 AT_ONCE: Final = 32
 """Most tunnels of one task at a time."""
 IN_ALL: Final = 4096
@@ -98,17 +97,17 @@ def build_tunnel(message: Tunnel) -> Frame:
     """Write a message as a frame."""
     match message:
         case Open(id_, destination):
-            return Frame(KIND, {"op": "open", "id": id_, "host": destination.host, "port": destination.port})
+            return Frame(TUNNEL, {"op": "open", "id": id_, "host": destination.host, "port": destination.port})
         case Opened(id_):
-            return Frame(KIND, {"op": "opened", "id": id_})
+            return Frame(TUNNEL, {"op": "opened", "id": id_})
         case Data(id_, content):
-            return Frame(KIND, {"op": "data", "id": id_}, content)
+            return Frame(TUNNEL, {"op": "data", "id": id_}, content)
         case Grant(id_, size):
-            return Frame(KIND, {"op": "window", "id": id_, "size": size})
+            return Frame(TUNNEL, {"op": "window", "id": id_, "size": size})
         case End(id_):
-            return Frame(KIND, {"op": "end", "id": id_})
+            return Frame(TUNNEL, {"op": "end", "id": id_})
         case Close(id_, cause):
-            return Frame(KIND, {"op": "close", "id": id_, "cause": cause.value})
+            return Frame(TUNNEL, {"op": "close", "id": id_, "cause": cause.value})
 
 
 def parse_tunnel(frame: Frame) -> Tunnel:

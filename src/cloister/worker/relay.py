@@ -25,7 +25,6 @@ from cloister.errors import (
     VerificationError,
     quoted,
 )
-from cloister.protocol import tunnels
 from cloister.protocol.authorization import scheduler_authorization, verify_personal_signature
 from cloister.protocol.channel import Frame
 from cloister.protocol.codec import Address, Bytes32, canonical_json, parse_address, parse_hex, parse_json, parse_word
@@ -221,7 +220,7 @@ class _Relay:
                 self._try(lambda: self._answer_countersign(frame))
             case "fetch":
                 self._try(lambda: self._answer_fetch(frame))
-            case tunnels.KIND if self._task.network:
+            case "tunnel" if self._task.network:
                 self._tunnels.take(frame)
             case "report":
                 self._hear_report(frame)

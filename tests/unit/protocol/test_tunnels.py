@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from cloister.errors import CloisterError, DecodeError, InputError
 from cloister.protocol.bundles import Manifest
-from cloister.protocol.channel import Frame
+from cloister.protocol.channel import TUNNEL, Frame
 from cloister.protocol.destinations import Destination, parse_destination
 from cloister.protocol.tunnels import (
     IN_ALL,
-    KIND,
     PIECE,
     WINDOW,
     Close,
@@ -101,7 +100,7 @@ messages = st.one_of(
 @given(messages)
 def test_what_was_built_is_parsed(message: Open | Opened | Data | Grant | End | Close) -> None:
     frame = build_tunnel(message)
-    assert frame.kind == KIND
+    assert frame.kind == TUNNEL
     assert parse_tunnel(frame) == message
 
 
@@ -115,7 +114,7 @@ JUNK = st.one_of(st.none(), st.booleans(), st.integers(-5, 1 << 70), st.text(max
 )
 def test_no_other_error_leaves_the_parser(header: dict[str, object], op: object, body: bytes) -> None:
     with suppress(CloisterError):
-        parse_tunnel(Frame(KIND, header | {"op": op}, body))
+        parse_tunnel(Frame(TUNNEL, header | {"op": op}, body))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def test_no_other_error_leaves_the_parser(header: dict[str, object], op: object,
 )
 def test_malformed_frames_are_refused_by_name(header: dict[str, object], body: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
-        parse_tunnel(Frame(KIND, header, body))
+        parse_tunnel(Frame(TUNNEL, header, body))
 
 
 @given(st.lists(st.integers(1, WINDOW), max_size=60))
