@@ -99,6 +99,7 @@ def test_what_looks_like_a_secret_is_not_uploaded_unasked(town: Town, project: P
     assert "no terminal" in asked["message"]
 
 
+@pytest.mark.nightly
 def test_a_deployment_killed_anywhere_is_finished_by_the_same_command(
     town: Town, project: Path, tmp_path: Path
 ) -> None:

@@ -83,7 +83,9 @@ REFUSED: dict[str, tuple[str, type[CloisterError], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", list(REFUSED))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "contradiction below")) for name in REFUSED]
+)
 def test_what_cannot_be_locked_is_refused_by_name(tmp_path: Path, index: Path, name: str) -> None:
     wanted, error, text = REFUSED[name]
     if error is not InputError or name == "sources only":  # those alone reach pip
@@ -125,6 +127,7 @@ def test_a_lock_that_does_not_lock_is_refused(tmp_path: Path, name: str) -> None
         build_bundle(app)
 
 
+@pytest.mark.nightly
 def test_settings_of_the_environment_change_nothing(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
