@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.images import (
@@ -26,9 +28,12 @@ from tests.support.images import (
 
 from cloister.enclave.images.image import unpack_image
 from cloister.errors import CloisterError, Denied, InputError, NotFound, TooLarge, UnavailableError
+from cloister.protocol.codec import Bytes32
 from cloister.storage.local import LocalStore
 from cloister.worker.fetching import ContentFetcher
+from cloister.worker.hosting import HostServices
 from cloister.worker.images import ImageReference, parse_reference
+from cloister.worker.patience import Patience
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 TOKEN = "for-everybody"  # what a public registry gives anybody
@@ -43,6 +48,7 @@ class TinyRegistry:
     gives_token: bool = True
     truncates: bool = False
     swaps: bool = False
+    breaks: int = 0
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     port: int = 0
 
@@ -53,6 +59,9 @@ class TinyRegistry:
         if path.startswith("/token"):
             return 200, {}, json.dumps({"token": TOKEN}).encode()
         if path.startswith("/elsewhere/"):
+            if self.breaks and len([seen for seen, _ in self.asked if seen.startswith("/elsewhere/")]) == 2:
+                self.breaks -= 1
+                return 503, {}, b""
             digest = path.removeprefix("/elsewhere/")
             content = next(image.blobs[digest] for image in self.images.values() if digest in image.blobs)
             return 200, {}, content[:-1] if self.truncates else content
@@ -232,3 +241,28 @@ def test_another_program_pulls_the_same_from_this_registry(
     archive = (tmp_path / "skopeo.tar").read_bytes()
     taken = unpack_image([archive], tmp_path / "out", expected_digest=image.digest)
     assert taken.command == ("/hello",)
+
+
+def test_a_host_pulls_what_the_lease_names_and_goes_on_after_a_break(
+    registry: TinyRegistry, image: HandMade, tmp_path: Path
+) -> None:
+    """The registry breaks off once; what the enclave gets is one archive without a gap."""
+    registry.images["user/app"] = image
+    off = threading.Event()
+    app = SimpleNamespace(checksum=Bytes32.from_raw(image.digest))
+    services = HostServices(
+        lease=SimpleNamespace(app=app),  # type: ignore[arg-type]  # of a lease only the app is looked at
+        folder=tmp_path,
+        scheduler=None,  # type: ignore[arg-type]
+        sms=None,  # type: ignore[arg-type]
+        hub=None,  # type: ignore[arg-type]
+        fetcher=ContentFetcher(LocalStore(tmp_path / "store"), allowed_networks=LOOPBACK),
+        connector=None,  # type: ignore[arg-type]
+        patience=lambda: Patience(0.05, 0.1, time.monotonic() + 10.0, off),
+        heard=lambda _: None,
+    )
+    registry.breaks = 1
+    archive = b"".join(services.fetch(f"127.0.0.1:{registry.port}/user/app:1.0", "app", 1 << 30, seconds=20))
+    services.close()
+    assert registry.breaks == 0
+    assert unpack_image([archive], tmp_path / "out", expected_digest=image.digest).command == ("/hello",)

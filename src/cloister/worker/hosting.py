@@ -172,7 +172,10 @@ class HostServices:
                 return
 
     def _open(self, wanted: Wanted) -> Iterator[bytes]:
-        digest = self.lease.app.checksum.raw if wanted.purpose == "app" else None
+        if wanted.purpose != "app":
+            return self.fetcher.fetch(wanted.location, wanted.purpose, wanted.max_bytes)
+        # An app on a registry is pulled by its digest on chain, whatever its name says.
+        digest = self.lease.app.checksum.raw
         return self.fetcher.fetch(wanted.location, wanted.purpose, wanted.max_bytes, digest=digest)
 
     def store_result(self, chunks: Iterable[bytes], size: int) -> None:
