@@ -7,7 +7,9 @@ with one app, one order and one secret in the end.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from cloister.protocol.codec import Address, Bytes32, check_keys, parse_json, pa
 from cloister.protocol.units import INFINITE_VOLUME, parse_nrlc
 from cloister.sdk.apps import App, IApps, Offer
 from cloister.sdk.connection import Connection
+from cloister.sdk.progress import Listener, Progress, silent
 
 STATE_FOLDER = ".cloister"
 RECORD_NAME = "deployments.json"
@@ -75,6 +78,7 @@ def deploy_bundle(
     secret: Callable[[App], str | None] = lambda _: None,
     terms: Terms | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    listener: Listener = silent,
 ) -> Deployment:
     """Upload ``bundle``, register it, give it its secret and, with ``terms``, offer it; each step is recorded in ``folder``.
 
@@ -88,6 +92,23 @@ def deploy_bundle(
         parse_nrlc(terms.price)  # refused before anything is uploaded
         if not 1 <= terms.uses <= INFINITE_VOLUME:
             raise InputError(f"uses must be 1 to {INFINITE_VOLUME}, not {terms.uses}")
+    with _alone(folder):
+        return _deploy(apps, connection, bundle, folder, name, secret, terms, tell, listener)
+
+
+def _deploy(
+    apps: IApps,
+    connection: Connection,
+    bundle: Path,
+    folder: Path | None,
+    name: str | None,
+    secret: Callable[[App], str | None],
+    terms: Terms | None,
+    tell: Callable[[str], None],
+    listener: Listener,
+) -> Deployment:
+    if folder is not None:
+        load_deployments(folder)  # a damaged record is told before anything is uploaded
     manifest = load_manifest(bundle)
     app = apps.deploy(bundle, name=name or manifest.name, digest=load_digest(bundle))
     known = find_deployment(folder, connection, app.address)
@@ -106,6 +127,7 @@ def deploy_bundle(
     _keep(folder, record, tell)
     given = secret(app)
     if given is not None:
+        listener(Progress("PUSH_APP_SECRET"))
         try:
             apps.push_secret(app.address, given)
         except Conflict as error:
@@ -113,10 +135,13 @@ def deploy_bundle(
                 f"{app.address} has another secret already, and an app's secret cannot be changed",
                 hint="change the app's version, and deploy it as a new app",
             ) from error
+        listener(Progress("PUSH_APP_SECRET", finished=True))
     record = replace(record, secret=given is not None or apps.has_secret(app.address))
     _keep(folder, record, tell)
     if terms is not None:
+        listener(Progress("PUBLISH_APP_ORDER"))
         record = replace(record, order_hash=_offer(apps, app, terms, tell))
+        listener(Progress("PUBLISH_APP_ORDER", finished=True))
         _keep(folder, record, tell)
     return record
 
@@ -149,6 +174,17 @@ def find_deployment(folder: Path | None, connection: Connection, address: str) -
 def deployments_on(folder: Path, connection: Connection) -> tuple[Deployment, ...]:
     """What was deployed from ``folder`` on the connection's network."""
     return tuple(item for item in load_deployments(folder) if _key(item)[:2] == network_key(connection))
+
+
+@contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """One deployment of a folder at a time: two at once would both find no offer, and both make one."""
+    if folder is None or not os.access(folder, os.W_OK):
+        yield
+        return
+    (folder / STATE_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    with locked(folder / STATE_FOLDER / ".deploy.lock"):
+        yield
 
 
 def network_key(connection: Connection) -> tuple[int, Address]:

@@ -53,10 +53,10 @@ def deploy(
 
     After a step that failed the same command goes on where it stopped: one app, one order, one secret.
     """
-    from cloister.generator.bundle import build_bundle
     from cloister.generator.deployments import Terms, deploy_bundle
-    from cloister.protocol.units import INFINITE_VOLUME
+    from cloister.protocol.units import INFINITE_VOLUME, parse_nrlc
 
+    parse_nrlc(price)  # what is refused is refused before anything is built
     asks = sys.stdin.isatty() and not yes
     given = load_secret(app_secret)
     terms = None if no_publish else Terms(price, uses or INFINITE_VOLUME, party(session, user))
@@ -68,14 +68,18 @@ def deploy(
         click.confirm(
             f"offer it on network {session.network} at {price} a run to {whom}?", abort=True, default=True, err=True
         )
-    bundle = build_bundle(source, tell=say).path if source.is_dir() else source
+    bundle = _build(session, source) if source.is_dir() else source
     wants = given is None and folder is not None and _wants_secret(folder)
     if app_secret == PROMPT or (wants and asks and not _was_given(folder, bundle, protector.connection)):
         given = _ask_secret()  # before the display of steps begins to move
 
+    told: list[str] = []  # shown when the display of steps has ended
+
     def secret(app: App) -> str | None:
         if given is None and wants and not protector.apps.has_secret(app.address):
-            say("warning: mock/run.toml says that the app uses an app secret, and it has none: --app-secret @FILE")
+            told.append(
+                "warning: mock/run.toml says that the app uses an app secret, and it has none: --app-secret @FILE"
+            )
         return given
 
     with session.progress() as listener:
@@ -87,8 +91,11 @@ def deploy(
             name=name,
             secret=secret,
             terms=terms,
-            tell=say,
+            tell=told.append,
+            listener=listener,
         )
+    for line in told:
+        say(line)
 
     def draw() -> None:
         from cloister.cli.render import facts
@@ -118,6 +125,21 @@ def deploy(
         "leaks": jsonable(list(leaks)),
     }
     session.show(shown, draw)
+
+
+def _build(session: Session, folder: Path) -> Path:
+    from cloister.generator.archive import show_size
+    from cloister.generator.bundle import build_bundle
+    from cloister.sdk.progress import Progress
+
+    told: list[str] = []
+    with session.progress() as listener:
+        listener(Progress("BUILD_BUNDLE"))
+        built = build_bundle(folder, tell=told.append)
+        listener(Progress("BUILD_BUNDLE", finished=True, detail=show_size(built.size)))
+    for line in told:
+        say(line)
+    return built.path
 
 
 def _check_leaks(folder: Path, *, asks: bool, allowed: bool) -> Sequence[Leak]:
