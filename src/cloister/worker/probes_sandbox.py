@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -109,8 +110,10 @@ def probe_containers(machine: Machine) -> Finding:
     if machine.program("podman") is None and machine.program("docker") is None:
         return Finding(*head, State.ABSENT, "neither podman nor docker", gives, "apt install podman runsc")
 
+    patient = replace(machine, seconds=4 * machine.seconds)  # an engine's first start makes its storage
+
     def run(command: list[str]) -> tuple[int | None, str]:
-        ran = machine.run(*command)
+        ran = patient.run(*command)
         return ran.code, ran.said
 
     with tempfile.TemporaryDirectory(prefix="cloister-doctor-") as folder:
