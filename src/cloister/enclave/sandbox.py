@@ -300,12 +300,13 @@ class _Supervised:
         """
         here = os.stat("/")  # noqa: PTH116
         while self._process.poll() is None and time.monotonic() < deadline:
-            with suppress(OSError):
+            with ExitStack() as stack, suppress(OSError):
                 root = os.open(place, _FOLDER)
+                stack.callback(os.close, root)
                 there = os.fstat(root)
                 if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) and _has_output(root):
+                    stack.pop_all()
                     return root
-                os.close(root)
             time.sleep(_START_POLL_SECONDS)
         raise TaskError(Cause.SANDBOX_FAILED, f"the sandbox did not start: {self._start_problem()}")
 
