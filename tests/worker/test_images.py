@@ -96,7 +96,7 @@ def registry() -> Iterator[TinyRegistry]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     tiny.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield tiny
     server.shutdown()
@@ -218,7 +218,7 @@ def test_where_a_name_leads() -> None:
         "-a/b",
     ],
 )
-def test_what_names_no_image(text: str, registry: TinyRegistry, tmp_path: Path) -> None:
+def test_what_names_no_image(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         parse_reference(text)
     fetcher = ContentFetcher(LocalStore(tmp_path / "store"), allowed_networks=LOOPBACK)

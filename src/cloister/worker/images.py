@@ -96,7 +96,7 @@ def parse_reference(text: str) -> ImageReference:
         path = f"library/{path}"
     well = _REGISTRY.fullmatch(registry) and _PATH.fullmatch(path) and len(path) <= 255
     if not well or (colon and not _TAG.fullmatch(tag)):
-        raise InputError(f"{quoted(text)} is neither an /ipfs/ location nor a web address nor the name of an image")
+        raise InputError(f"{quoted(text)} is not the name of an image", hint="for example docker.io/user/app:1.0")
     return ImageReference(registry, path, digest.removeprefix("sha256:") if at else None)
 
 

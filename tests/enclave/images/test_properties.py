@@ -45,7 +45,7 @@ ENTRIES = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(ENTRIES, max_size=6), min_size=1, max_size=3))
 def test_any_layers_end_inside_their_root_or_in_a_refusal(
     all_layers: list[list[tuple[tarfile.TarInfo, bytes]]],
@@ -81,7 +81,7 @@ WHOLE = HandMade([layer(entry("a", b"a" * 300), symlink("l", "a"), folder("d")),
 ARCHIVE = WHOLE.archive()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(ARCHIVE) - 1), st.integers(1, 255), st.integers(0, 2000), st.booleans())
 def test_no_change_of_an_archive_changes_the_image(at: int, by: int, cut: int, doubled: bool) -> None:
     changed = bytearray(ARCHIVE)

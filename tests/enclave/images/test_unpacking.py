@@ -269,9 +269,9 @@ def test_what_no_layer_may_hold(tmp_path: Path, bad: tuple[tarfile.TarInfo, byte
 
 
 def test_bombs_end_at_their_caps(tmp_path: Path) -> None:
-    zeros = layer(entry("zeros", bytes(8 << 20)))
+    zeros = layer(entry("zeros", bytes(2 << 20)))
     assert refused(tmp_path, HandMade([zeros]), max_unpacked=1 << 20).code == "image-bomb"
-    assert refused(tmp_path, HandMade([zeros] * 3), max_unpacked=20 << 20).code == "image-bomb"
+    assert refused(tmp_path, HandMade([zeros] * 3), max_unpacked=5 << 20).code == "image-bomb"
     many = layer(*(entry(f"f{number}") for number in range(300)))
     assert isinstance(refused(tmp_path, HandMade([many]), max_entries=299), TooLarge)
     assert isinstance(refused(tmp_path, HandMade([many, many]), max_entries=500), TooLarge)

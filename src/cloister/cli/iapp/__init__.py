@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lock": ("cloister.cli.iapp.build:lock", "Lock dependencies: exact versions with hashes."),
     "verify": ("cloister.cli.iapp.verify:verify", "Prove that a deployed iApp is this source."),
     "deploy": ("cloister.cli.iapp.deploy:deploy", "Build, upload, register and offer an iApp."),
+    "register": ("cloister.cli.iapp.register:register", "Register an image that is on a registry already."),
     "publish": ("cloister.cli.iapp.market:publish", "Offer an iApp on the market."),
     "run": ("cloister.cli.iapp.run:run", "Run an iApp on protected data and open the result."),
     "debug": ("cloister.cli.iapp.debug:debug", "Tell why a task went as it did: chain, scheduler, workers, logs."),
