@@ -83,6 +83,7 @@ def test_web_api(workshop: Workshop) -> None:
     assert conversion == {"amount": "250", "from": "EUR", "to": "JPY", "rate": "163.25", "converted": "40812.50"}
 
 
+@pytest.mark.nightly
 def test_container(workshop: Workshop) -> None:
     base = python_base()
     project = workshop.begin("container")

@@ -11,7 +11,7 @@ from cloister.enclave.causes import Cause
 from cloister.generator.causes import MEANINGS, explain
 
 
-@pytest.mark.parametrize("cause", [*Cause, *FINAL_CODES])
+@pytest.mark.parametrize("cause", [*Cause, *sorted(FINAL_CODES)])
 def test_a_cause_says_what_happened_and_what_to_do(cause: str) -> None:
     meaning = explain(str(cause))
     assert meaning is not None
