@@ -30,9 +30,9 @@ from cloister.generator.mock import (
     parse_fields,
     write_mock,
 )
-from cloister.generator.mock_media import BUILDERS, build_media
-from cloister.generator.mock_tables import TYPES, parse_columns
-from cloister.generator.mock_values import Inventor
+from cloister.generator.mock.media import BUILDERS, build_media
+from cloister.generator.mock.tables import TYPES, parse_columns
+from cloister.generator.mock.values import Inventor
 
 NAMES = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=12)
 KINDS = st.sampled_from(sorted(VALUE_TYPES | MEDIA_TYPES))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import CloisterError
-from cloister.generator.mock_run import name_in_run
+from cloister.generator.mock.run import name_in_run
 from cloister.generator.rehearsal.settings import load_mock_run
 
 

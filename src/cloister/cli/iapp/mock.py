@@ -67,7 +67,7 @@ def mock(
     """
     from cloister.errors import NotFound
     from cloister.generator.mock import Wish, write_mock
-    from cloister.generator.mock_run import name_in_run
+    from cloister.generator.mock.run import name_in_run
     from cloister.generator.rehearsal.settings import MOCK_FOLDER
     from cloister.generator.settings import SETTINGS_NAME
 
@@ -115,7 +115,7 @@ def _shape(
     from cloister.datasets.schema import parse_schema
     from cloister.errors import InputError, NotFound
     from cloister.generator.mock import parse_fields
-    from cloister.generator.mock_tables import parse_columns
+    from cloister.generator.mock.tables import parse_columns
 
     given = [what for what, there in (("SOURCE", source), ("--schema", schema), ("--field", fields or tables)) if there]
     if len(given) != 1:

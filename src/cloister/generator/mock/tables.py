@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cloister.errors import ConfigurationError, InputError, quoted
-from cloister.generator.mock_values import Inventor
+from cloister.generator.mock.values import Inventor
 
 CATEGORIES_MOST = 20
 """Most different values of a column whose values are categories."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from cloister.datasets.schema import OCTET_STREAM
-from cloister.generator.mock_values import Inventor
+from cloister.generator.mock.values import Inventor
 
 _SIDE = 8
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -28,9 +28,9 @@ from cloister.datasets.schema import (
 )
 from cloister.datasets.values import build_value
 from cloister.errors import Conflict, InputError, NotFound, TooLarge, quoted
-from cloister.generator.mock_media import build_media
-from cloister.generator.mock_tables import build_table, mock_csv, mock_parquet
-from cloister.generator.mock_values import Inventor
+from cloister.generator.mock.media import build_media
+from cloister.generator.mock.tables import build_table, mock_csv, mock_parquet
+from cloister.generator.mock.values import Inventor
 from cloister.generator.rehearsal.data import JSON_CAP, load_object
 
 ROWS = 100
