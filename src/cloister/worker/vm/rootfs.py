@@ -1,7 +1,7 @@
 """What lies in the image: files of Debian packages, the agent, the Python libraries that it imports, and their bytecode.
 
-No login, no init system, no network tool, no package manager. ``dash`` is there because the inner sandbox's gate is a
-line of shell; nothing reaches it from outside.
+No login, no init system, no network tool, no package manager. ``dash`` is there for iApps that call a shell; nothing
+reaches it from outside.
 """
 
 from __future__ import annotations
