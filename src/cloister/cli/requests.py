@@ -107,16 +107,27 @@ def numbered(pairs: tuple[str, ...]) -> dict[int, str]:
     return result
 
 
-def read_secret(source: str) -> str:
-    """Read a secret from ``@FILE``: never from the command line, which other users of the machine can read."""
+def read_secret(source: str, *, what: str = "a secret", hint: str = "--secret 1=@token.txt") -> str:
+    """Read a secret from ``@FILE``: never from the command line, which other users of the machine can read.
+
+    Raises:
+        InputError: it is no ``@FILE``, not UTF-8, or empty. NotFound: no such file. TooLarge: over 64 KiB.
+    """
     if not source.startswith("@"):
-        raise InputError("a secret is read from a file, not from the command line", hint="--secret 1=@token.txt")
+        # It is not repeated: it may be the secret itself.
+        raise InputError(f"{what} is read from a file, and never given on the command line", hint=hint)
     path = Path(source[1:])
     if not path.is_file():
         raise NotFound(f"no secret file at {path}")
-    if path.stat().st_size > SECRET_CAP:
+    with path.open("rb") as file:
+        raw = file.read(SECRET_CAP + 1)
+    if len(raw) > SECRET_CAP:
         raise TooLarge(f"the secret in {path} is longer than {SECRET_CAP} bytes")
     try:
-        return path.read_text("utf-8")
+        secret = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"the secret in {path} is no UTF-8 text", hint="encode it, for example as base64") from None
+        # No `from`: the decoder's error would carry the bytes.
+        raise InputError(f"the secret in {path} is not UTF-8", hint="encode it, for example as base64") from None
+    if not secret.strip():
+        raise InputError(f"the secret in {path} is empty")
+    return secret

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cloister.sdk.apps import App
     from cloister.sdk.connection import Connection
 
-SECRET_CAP = 64 << 10
 PROMPT = "prompt"
 
 
@@ -162,39 +161,19 @@ def _check_leaks(folder: Path, *, asks: bool, allowed: bool) -> Sequence[Leak]:
 
 
 def load_secret(source: str | None) -> str | None:
-    """Read ``@FILE``: a secret never stands on the command line, which other users of the machine can read. None when there
-    is none, or it is to be asked for.
+    """Read ``@FILE``. None when there is none, or it is to be asked for.
 
     Raises:
-        InputError: it is no ``@FILE``, not UTF-8 or empty, or there is no terminal. NotFound: no such file. TooLarge: over
-        64 KiB.
+        InputError: see ``read_secret``; or there is no terminal to ask on.
     """
-    from cloister.errors import InputError, NotFound, TooLarge
+    from cloister.cli.requests import read_secret
+    from cloister.errors import InputError
 
     if source is None or source == PROMPT:
         if source == PROMPT and not sys.stdin.isatty():
             raise InputError("there is no terminal to ask for the app secret on", hint="--app-secret @FILE")
         return None
-    if not source.startswith("@"):
-        raise InputError(
-            "the app secret is read from a file or asked for, and never given on the command line",
-            hint="--app-secret @FILE, or --app-secret prompt",
-        )
-    path = Path(source[1:])
-    if not path.is_file():
-        raise NotFound(f"no secret file at {path}")
-    with path.open("rb") as file:
-        raw = file.read(SECRET_CAP + 1)
-    if len(raw) > SECRET_CAP:
-        raise TooLarge(f"the secret in {path} is longer than {SECRET_CAP} bytes")
-    try:
-        secret = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        # No `from`: the decoder's error would carry the bytes.
-        raise InputError(f"the secret in {path} is not UTF-8") from None
-    if not secret.strip():
-        raise InputError(f"the secret in {path} is empty")
-    return secret
+    return read_secret(source, what="the app secret", hint="--app-secret @FILE, or --app-secret prompt")
 
 
 def _ask_secret() -> str | None:
