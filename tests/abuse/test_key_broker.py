@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 
 from tests.support.sms_world import CHAIN_ID, DATASET, DATASET_KEY, START, Enclave, World
@@ -122,5 +121,6 @@ def test_case_54_answers_tell_nothing_apart(world: World) -> None:
             world.open(call)
             timings[name].append(time.perf_counter() - begun)
             world.ledger.tasks[world.task_id] = task
-    slow, fast = sorted((statistics.median(timings["unknown"]), statistics.median(timings["foreign"])), reverse=True)
+    # A busy machine adds time and takes none away: the quickest answers are the honest ones.
+    slow, fast = sorted((min(timings["unknown"]), min(timings["foreign"])), reverse=True)
     assert slow - fast < 0.01, "the time of the answer tells an unknown task from a known one"

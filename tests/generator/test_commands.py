@@ -117,7 +117,7 @@ def test_watching_runs_again_on_save_survives_nonsense_and_ends_cleanly(
             pass
         assert (folder / "output" / "x").read_text() == "again"
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(40) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     finally:

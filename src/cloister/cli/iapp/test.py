@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -198,8 +200,16 @@ def _watch(session: Session, folder: Path, once: Callable[[Stage], bool], stage:
 
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}", hint="cloister iapp init makes a project")
+    ended = threading.Event()
+
+    def end(_number: int, _frame: object) -> None:
+        # Python loses an exception that is raised in a destructor: the word stays.
+        ended.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, end)
     with stage, suppress(KeyboardInterrupt):
-        while True:
+        while not ended.is_set():
             before = fingerprint(folder)
             try:
                 once(stage)
@@ -207,8 +217,8 @@ def _watch(session: Session, folder: Path, once: Callable[[Stage], bool], stage:
                 show_error(error, as_json=session.as_json)
             if not session.as_json:
                 click.secho("waiting for a change; Ctrl-C ends it", dim=True, err=True)
-            while fingerprint(folder) == before:
-                time.sleep(_POLL)
+            while fingerprint(folder) == before and not ended.wait(_POLL):
+                pass
             _settle(lambda: fingerprint(folder))
     click.echo("stopped", err=True)
 

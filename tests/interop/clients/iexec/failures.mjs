@@ -51,8 +51,8 @@ await flow(async ({ check, wallets }) => {
     }),
   ]);
 
-  await check('app.deployApp, task.fetchOffchainInfo: a reference that is no bundle can be registered; its tasks fail at once with the cause', async () => {
-    const image = (await dev.app.deployApp({ ...probe(developer, 'image'), multiaddr: 'docker.io/library/hello-world:latest' })).address;
+  await check('app.deployApp, task.fetchOffchainInfo: an image that nobody has can be registered; its tasks fail with the cause', async () => {
+    const image = (await dev.app.deployApp({ ...probe(developer, 'image'), multiaddr: 'registry.invalid/user/app:latest' })).address;
     const asking = as(other);
     const { orders: [offer] } = await reader().orderbook.fetchWorkerpoolOrderbook({ workerpool: network.workerpool, category: 0, minTag: ['tee', 'tdx'] });
     const { dealid } = await asking.order.matchOrders({
@@ -65,7 +65,7 @@ await flow(async ({ check, wallets }) => {
       const info = await reader().task.fetchOffchainInfo(task).catch(() => null);
       return info?.task.status === 'RUNNING_FAILED' ? info : null;
     });
-    const cause = /^APP_IMAGE_DOWNLOAD_FAILED: docker\.io\/library\/hello-world:latest is neither an \/ipfs\/ location nor a web address/;
+    const cause = /^APP_IMAGE_DOWNLOAD_FAILED: host registry\.invalid is unknown/;
     assert.equal(ended.replicates.length, 1);
     assert.match(ended.replicates[0].statusHistory.at(-1).cause, cause);
     assert.match(ended.task.statusHistory.find(({ status }) => status === 'RUNNING_FAILED').cause, cause);
