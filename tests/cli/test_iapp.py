@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,7 @@ def test_why_an_app_failed_is_told_with_its_name_and_what_to_do(town: Town, proj
     assert "exited with code 3" in person.stderr
     assert "timeline" in person.stdout
     assert "app downloaded" in person.stdout
-    told = json.loads(town.terminal.run(*words, "--json", code=1).stdout)
-    assert told["failure"] == {"cause": "APP_COMPUTE_FAILED", "message": "the iApp exited with code 3"}
-    task = told["task_id"]
+    task = re.search(r"^task +(0x[0-9a-f]{64})", person.stdout, re.MULTILINE)[1]  # type: ignore[index]
 
     debugged = town.terminal.json("iapp", "debug", task, "--as", "researcher")
     assert (debugged["view"]["status"], debugged["app_price"], debugged["workerpool_price"]) == (
@@ -35,7 +33,7 @@ def test_why_an_app_failed_is_told_with_its_name_and_what_to_do(town: Town, proj
         0,
         20_000_000,
     )
-    assert debugged["failure"]["cause"] == "APP_COMPUTE_FAILED"
+    assert debugged["failure"] == {"cause": "APP_COMPUTE_FAILED", "message": "the iApp exited with code 3"}
     assert [event["status"] for event in debugged["events"]].count("COMPUTED") == 1
     (log,) = debugged["logs"]
     assert "the app says crash" in log["stdout"]

@@ -85,7 +85,10 @@ def test_options_take_the_place_of_single_settings(terminal: Terminal, project: 
         "data-2.sealed",
         "result",
     }
-    assert "not from the command line" in terminal.run("iapp", "test", folder, "--app-secret", "typed", code=2).stderr
+    assert (
+        "never given on the command line"
+        in terminal.run("iapp", "test", folder, "--app-secret", "typed", code=2).stderr
+    )
     assert "hint:" in terminal.run("iapp", "test", tmp_path / "nowhere", code=66).stderr
 
 
