@@ -191,7 +191,7 @@ class Tasks:
                 hint="the price is refunded" if view.status == "FAILED" else f"cloister task claim {task_id}",
                 code="task-" + view.status.lower(),
             )
-        self._tell(Progress("TASK_EXECUTION", finished=True))
+        self._tell(Progress("TASK_EXECUTION", finished=True, detail=view.status))
         return view
 
     def logs(self, task_id: str) -> list[Logs]:
