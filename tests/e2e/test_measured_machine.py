@@ -20,7 +20,7 @@ from cloister.generator.bundle import build_bundle
 from cloister.network.enclaves import EnclaveChoice
 from cloister.worker.vm.kept import image_folder
 
-pytestmark = pytest.mark.xdist_group("vm")
+pytestmark = [pytest.mark.xdist_group("vm"), pytest.mark.nightly]
 SECONDS = 280
 
 

@@ -175,6 +175,7 @@ def test_an_app_that_names_hosts_reaches_them_from_a_machine_without_a_network(b
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(SLOW + 60)
 def test_a_changed_byte_changes_the_measurement_and_nothing_else(
     image: Image, factory_tpm: Path, measured: BootMeasurement, tmp_path: Path
