@@ -113,8 +113,8 @@ def test_it_may_write_where_it_wants_and_runs_as_root_without_rights(
     world: Make, runtime: BubblewrapRuntime, base: bytes
 ) -> None:
     script = """
-    mkdir -p /var/lib/thing /root/.cache /app
-    echo kept > /var/lib/thing/file; echo x > /etc/own; echo y > /root/.cache/z; rm /etc/group
+    mkdir -p /var/lib/thing /srv/.cache /app
+    echo kept > /var/lib/thing/file; echo x > /etc/own; echo y > /srv/.cache/z; rm /etc/group
     { id -u; cat /var/lib/thing/file; grep CapEff /proc/self/status; ls /dev /opt/cloister/cloister; cat /etc/hosts; env
       mkdir /proc/x /opt/cloister/cloister/datasets/y /iexec_in/z 2>&1 || true; } > /iexec_out/result.txt
     """
