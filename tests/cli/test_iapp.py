@@ -110,3 +110,12 @@ def test_what_a_folder_cannot_stand_for(town: Town, project: Path, tmp_path: Pat
         "given twice"
         in town.terminal.refusal(2, "iapp", "run", project, "--secret", "1=@a", "--secret", "1=@b", *budget)["message"]
     )
+
+
+def test_an_object_is_protected_by_its_members(town: Town, tmp_path: Path) -> None:
+    path = tmp_path / "contact.json"
+    path.write_text('{"email": "a@b.c", "age": 41}')
+    words = ("data", "protect", path, "--object", "--as", "hospital")
+    assert town.terminal.json(*words)["schema"] == {"email": "string", "age": "i128"}
+    path.write_text("[1]")
+    assert "holds no object" in town.terminal.refusal(2, *words)["message"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -123,18 +122,15 @@ def transfer(session: Session, address: str, new_owner: str) -> None:
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
-    from cloister.errors import InputError, TooLarge
+def _object(path: Path) -> dict[str, object]:
+    """The same object that a rehearsal packs from this file."""
+    from cloister.errors import TooLarge
+    from cloister.generator.rehearsal.data import load_object
 
-    if path.stat().st_size > OBJECT_CAP:
-        raise TooLarge(f"{path} is larger than {OBJECT_CAP} bytes", hint="protect it as a file: without --object")
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path} is no json", hint='an object such as {"email": "a@b.c", "age": 41}') from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is no json object", hint='an object such as {"email": "a@b.c", "age": 41}')
-    return value
+        return load_object(path, cap=OBJECT_CAP)
+    except TooLarge as error:
+        raise TooLarge(error.message, hint="protect it as a file: without --object") from error
 
 
 def _table(path: Path) -> object:

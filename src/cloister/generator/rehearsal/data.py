@@ -65,13 +65,13 @@ def packed_chunks(value: object) -> Iterable[bytes | bytearray | memoryview]:
     return pack(value).chunks
 
 
-def load_object(path: Path) -> dict[str, object]:
-    """Read the object in a JSON file. Raises InputError, TooLarge."""
-    if path.stat().st_size > JSON_CAP:
-        raise TooLarge(f"{quoted(str(path))} is larger than {JSON_CAP} bytes")
+def load_object(path: Path, *, cap: int = JSON_CAP) -> dict[str, object]:
+    """Read the object in a JSON file of at most ``cap`` bytes. Raises InputError, TooLarge."""
+    if path.stat().st_size > cap:
+        raise TooLarge(f"{quoted(str(path))} is larger than {cap} bytes")
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{quoted(str(path))} is not JSON") from error
     if not isinstance(value, dict):
         raise InputError(
