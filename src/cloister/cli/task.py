@@ -56,15 +56,12 @@ def _said(view: TaskView) -> str:
 @options
 def logs(session: Session, task_id: str) -> None:
     """Print what the app wrote; only the task's requester gets it."""
+    from cloister.cli.iapp.logs import draw_logs
+
     entries = session.protector().tasks.logs(task_id)
 
     def draw() -> None:
-        for entry in entries:
-            click.secho(f"worker {entry.worker}", bold=True)
-            for name, text in (("stdout", entry.stdout), ("stderr", entry.stderr)):
-                if text:
-                    click.secho(f"--- {name}", dim=True)
-                    click.echo(text)
+        draw_logs([{"from": f"worker {e.worker}", "stdout": e.stdout, "stderr": e.stderr} for e in entries])
 
     session.show([{"worker": e.worker, "stdout": e.stdout, "stderr": e.stderr} for e in entries], draw)
 
